@@ -1,0 +1,42 @@
+// A file descriptor that closes itself. All descriptors of this project are close-on-exec.
+#pragma once
+
+#include "protocol/wire/result.h"
+
+#include <string>
+#include <utility>
+
+namespace protocol::os {
+
+class Fd {
+ public:
+  Fd() = default;
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Fd& operator=(Fd&& other) noexcept {
+    if (this != &other) {
+      reset();
+      fd_ = std::exchange(other.fd_, -1);
+    }
+    return *this;
+  }
+  ~Fd() { reset(); }
+
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+  int release() { return std::exchange(fd_, -1); }
+  void reset();
+
+ private:
+  int fd_ = -1;
+};
+
+struct Pipe {
+  Fd read, write;
+};
+wire::result<Pipe> make_pipe();  // close-on-exec, both ends blocking
+
+// The Failure of an errno value: no_space, denied, not_found, exists, io ..., with `what` and the system's words.
+wire::Failure errno_failure(int error, const std::string& what);
+
+}  // namespace protocol::os
