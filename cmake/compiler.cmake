@@ -1,0 +1,45 @@
+# How our own code is compiled. Nothing here reaches the headers of other people.
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+# ccache compares what a precompiled header was made from only when told that it may: the defines
+# are all on the command line, and __TIME__ is not used. `ccache KEY=VALUE` is too new (4.8).
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      env CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} ${CCACHE})
+endif()
+
+add_library(compile_options INTERFACE)
+target_include_directories(compile_options INTERFACE ${CMAKE_SOURCE_DIR})
+
+if(CCACHE AND SANDBOX_PCH AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  # Without it the preprocessed text does not name the precompiled header, and ccache gives up.
+  target_compile_options(compile_options INTERFACE -fpch-preprocess)
+endif()
+
+if(SANDBOX_SANITIZE)
+  # A report is a failure: -fno-sanitize-recover ends the process, so that the test ends with it.
+  target_compile_options(compile_options INTERFACE
+    -fsanitize=${SANDBOX_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(compile_options INTERFACE -fsanitize=${SANDBOX_SANITIZE})
+endif()
+
+# Not -Wconversion: on byte arithmetic it asks for a cast at every shift, and casts hide what the
+# sanitizers and the checks at the wire would find.
+target_compile_options(compile_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough)
+if(SANDBOX_WERROR)
+  target_compile_options(compile_options INTERFACE -Werror)
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # gcc 12 warns inside its own std::string for `"literal" + string` (PR105329, fixed in 13).
+  target_compile_options(compile_options INTERFACE -Wno-restrict)
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND SANDBOX_SANITIZE MATCHES thread)
+  # Asio's handlers sit between fences, which gcc's ThreadSanitizer cannot see and says so per use.
+  # What they order is ordered by a mutex or by being one thread as well.
+  target_compile_options(compile_options INTERFACE -Wno-tsan)
+endif()

@@ -1,0 +1,1 @@
+// Nothing: precompiled.h needs a translation unit to be compiled for.
