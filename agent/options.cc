@@ -1,0 +1,254 @@
+#include "agent/options.h"
+
+#include <charconv>
+#include <functional>
+#include <map>
+
+#include "protocol/wire/limits.h"
+
+namespace agent {
+namespace {
+
+using protocol::wire::Errc;
+using protocol::wire::Failure;
+using protocol::wire::result;
+
+Failure misuse(std::string text) { return Failure(Errc::bad_input, std::move(text)); }
+
+std::optional<std::uint32_t> number(std::string_view text, std::uint32_t most) {
+  std::uint32_t value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || value > most) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+// HOST:PORT, [IPV6]:PORT, :PORT or PORT; without a host it is the loopback.
+result<void> set_listen(ServeOptions& options, const std::string& text) {
+  auto colon = text.rfind(':');
+  std::string host = colon == std::string::npos ? "" : text.substr(0, colon);
+  std::string port = colon == std::string::npos ? text : text.substr(colon + 1);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string::npos) {
+    return misuse("--listen: write an IPv6 address as [ADDRESS]:PORT, not " + text);
+  }
+  auto value = number(port, 65535);
+  if (!value) {
+    return misuse("--listen takes HOST:PORT with a port from 0 to 65535, not " + text);
+  }
+  if (!host.empty()) {
+    options.host = host;
+  }
+  options.port = static_cast<std::uint16_t>(*value);
+  return {};
+}
+
+result<void> set_name(std::string& name, const std::string& option, const std::string& text) {
+  if (text.empty() || text.size() > protocol::wire::kMaxNameBytes) {
+    return misuse(option + " takes 1 to 255 bytes");
+  }
+  for (unsigned char c : text) {
+    if (c < 0x20 || c == 0x7f || c == '"') {
+      return misuse(option + " takes no control characters and no quotes");
+    }
+  }
+  name = text;
+  return {};
+}
+
+// One command's options: those with a value, flags, and positional words.
+struct Grammar {
+  std::map<std::string, std::function<result<void>(const std::string&)>> values;
+  std::map<std::string, std::function<void()>> flags;
+  std::function<result<void>(const std::string&)> word;
+};
+
+result<void> read(std::span<const std::string> arguments, const Grammar& grammar) {
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    std::string name = arguments[i];
+    std::optional<std::string> value;
+    if (name.rfind("--", 0) != 0) {
+      if (!grammar.word) {
+        return misuse("unexpected argument: " + name);
+      }
+      auto taken = grammar.word(name);
+      if (!taken) {
+        return taken;
+      }
+      continue;
+    }
+    if (auto equals = name.find('='); equals != std::string::npos) {
+      value = name.substr(equals + 1);
+      name.resize(equals);
+    }
+    if (auto flag = grammar.flags.find(name); flag != grammar.flags.end()) {
+      if (value) {
+        return misuse(name + " takes no value");
+      }
+      flag->second();
+      continue;
+    }
+    auto option = grammar.values.find(name);
+    if (option == grammar.values.end()) {
+      return misuse("unknown option: " + name);
+    }
+    if (!value) {
+      if (++i == arguments.size()) {
+        return misuse(name + " needs a value");
+      }
+      value = arguments[i];
+    }
+    auto taken = option->second(*value);
+    if (!taken) {
+      return taken;
+    }
+  }
+  return {};
+}
+
+auto set_path(std::filesystem::path& path, const char* option) {
+  return [&path, option](const std::string& text) -> result<void> {
+    if (text.empty() || text.find('\0') != std::string::npos) {
+      return misuse(std::string(option) + " takes a directory");
+    }
+    path = text;
+    return {};
+  };
+}
+
+result<Command> parse_serve(std::span<const std::string> arguments) {
+  ServeOptions options;
+  Grammar grammar;
+  grammar.values["--listen"] = [&](const std::string& v) { return set_listen(options, v); };
+  grammar.values["--state"] = set_path(options.state, "--state");
+  grammar.values["--name"] = [&](const std::string& v) {
+    return set_name(options.name, "--name", v);
+  };
+  grammar.values["--slots"] = [&](const std::string& v) -> result<void> {
+    auto slots = number(v, 65535);
+    if (!slots) {
+      return misuse("--slots takes a number from 0 (no limit) to 65535, not " + v);
+    }
+    options.slots = *slots;
+    return {};
+  };
+  grammar.values["--idle-exit"] = [&](const std::string& v) -> result<void> {
+    auto seconds = number(v, 1'000'000'000);
+    if (!seconds || *seconds == 0) {
+      return misuse("--idle-exit takes seconds, 1 or more, not " + v);
+    }
+    options.idle_exit = std::chrono::seconds(*seconds);
+    return {};
+  };
+  grammar.flags["--trust-claimed-users"] = [&] { options.trust_claimed_users = true; };
+  if (auto done = read(arguments, grammar); !done) {
+    return done.error();
+  }
+  if (options.state.empty()) {
+    return misuse("serve needs --state DIR");
+  }
+  if (options.name.empty()) {
+    return misuse("serve needs --name NAME, the box's name as users know it");
+  }
+  return Command(options);
+}
+
+result<Command> parse_authorize(std::span<const std::string> arguments) {
+  AuthorizeOptions options;
+  Grammar grammar;
+  grammar.values["--state"] = set_path(options.state, "--state");
+  grammar.values["--user"] = [&](const std::string& v) {
+    return set_name(options.user, "--user", v);
+  };
+  grammar.word = [&](const std::string& word) -> result<void> {
+    if (!options.key.empty()) {
+      return misuse("authorize takes one key, in quotes: 'ssh-ed25519 AAAA... comment'");
+    }
+    options.key = word;
+    return {};
+  };
+  if (auto done = read(arguments, grammar); !done) {
+    return done.error();
+  }
+  if (options.state.empty() || options.key.empty()) {
+    return misuse("authorize needs --state DIR and a key: 'ssh-ed25519 AAAA... comment'");
+  }
+  return Command(options);
+}
+
+result<Command> parse_supervise(std::span<const std::string> arguments) {
+  SuperviseOptions options;
+  Grammar grammar;
+  grammar.values["--directory"] = set_path(options.directory, "--directory");
+  if (auto done = read(arguments, grammar); !done) {
+    return done.error();
+  }
+  if (options.directory.empty()) {
+    return misuse("supervise needs --directory DIR");
+  }
+  return Command(options);
+}
+
+}  // namespace
+
+result<Command> parse_options(std::span<const std::string> arguments) {
+  if (arguments.empty()) {
+    return misuse("a command is needed: serve, authorize, supervise or version");
+  }
+  const std::string& command = arguments.front();
+  auto rest = arguments.subspan(1);
+  for (const std::string& argument : arguments) {
+    if (argument == "--help" || argument == "-h" || argument == "help") {
+      return Command(HelpOptions{});
+    }
+  }
+  if (command == "serve") {
+    return parse_serve(rest);
+  }
+  if (command == "authorize") {
+    return parse_authorize(rest);
+  }
+  if (command == "supervise") {
+    return parse_supervise(rest);
+  }
+  if (command == "version" || command == "--version") {
+    if (!rest.empty()) {
+      return misuse("version takes no arguments");
+    }
+    return Command(VersionOptions{});
+  }
+  return misuse("unknown command: " + command);
+}
+
+std::string_view help_text() {
+  return R"(sandbox-agent: runs on a box and gives its sandboxes to clients, one command at a time
+
+usage:
+  sandbox-agent serve --state DIR --name NAME [options]
+  sandbox-agent authorize --state DIR [--user NAME] 'ssh-ed25519 AAAA... comment'
+  sandbox-agent supervise --directory DIR      (started by serve, one per sandbox)
+  sandbox-agent version
+
+serve:
+  --state DIR            where it keeps everything; one agent per directory
+  --name NAME            the box's name, as users know it
+  --listen HOST:PORT     where it listens (default 127.0.0.1:0: loopback, a free port)
+  --slots N              how many commands run at once; 0 is no limit (default 1)
+  --idle-exit SECONDS    ends when nobody used it for so long (default: never)
+  --trust-claimed-users  takes a client's word for its user's name (one person's own box)
+
+authorize:
+  --user NAME            whose key this is (default: the key's comment)
+
+environment:
+  SANDBOX_LOCK_TTL       seconds after which a silent client loses its lock (default 1800)
+  NOTIFY_SOCKET          told READY=1 when it listens (systemd)
+
+The address it listens on is in DIR/agent.json and in the first line of its log, on stderr.
+Exit status: 0 stopped, 1 cannot run, 2 misuse, 75 another agent has the state directory.
+)";
+}
+
+}  // namespace agent
