@@ -385,14 +385,15 @@ result<void> Beneath::make_directories(std::string_view path) const {
   return {};
 }
 
-result<TemporaryFile> Beneath::create(std::string_view path) const {
+result<TemporaryFile> Beneath::create(std::string_view path, std::uint32_t mode) const {
   auto place = locate(path);
   if (!place) return place.error();
   for (int attempt = 0; attempt < 16; ++attempt) {
     std::string name = temporary_name();
     int fd = faulted("create") ? -1
                                : ::openat(place->parent.get(), name.c_str(),
-                                          O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+                                          O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                          static_cast<mode_t>(mode));
     if (fd >= 0) return TemporaryFile(std::move(place->parent), Fd(fd), std::move(name));
     if (errno != EEXIST) break;
   }

@@ -96,8 +96,8 @@ class Beneath {
   // Makes the directory and those above it. A directory that is there already is fine.
   result<void> make_directories(std::string_view path) const;
 
-  // An empty 0600 file in the directory of `path`, which has to be there.
-  result<TemporaryFile> create(std::string_view path) const;
+  // An empty file in the directory of `path`, which has to be there. The umask applies to `mode`.
+  result<TemporaryFile> create(std::string_view path, std::uint32_t mode = 0600) const;
   // A link that has no place yet.
   result<TemporaryFile> create_link(std::string_view path, const std::string& target) const;
   // Puts it in place in one step. With `expected`, only when the place holds exactly that
