@@ -2,11 +2,11 @@
 // client. The same words are message names on the session channel. Pure.
 #pragma once
 
-#include "protocol/wire/result.h"
-
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include "protocol/wire/result.h"
 
 namespace protocol::wire {
 

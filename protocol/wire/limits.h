@@ -10,9 +10,10 @@ namespace protocol::wire {
 inline constexpr std::uint32_t kProtocolVersion = 1;
 
 // Frames.
-inline constexpr std::size_t kMaxBulkBytes = 32 * 1024;        // payload of one bulk frame
-inline constexpr std::size_t kMaxControlBytes = 1024 * 1024;   // payload of one control frame
-inline constexpr std::size_t kMaxQueuedControlBytes = 4 * 1024 * 1024;  // unread control of one peer
+inline constexpr std::size_t kMaxBulkBytes = 32 * 1024;       // payload of one bulk frame
+inline constexpr std::size_t kMaxControlBytes = 1024 * 1024;  // payload of one control frame
+inline constexpr std::size_t kMaxQueuedControlBytes =
+    4 * 1024 * 1024;  // unread control of one peer
 
 // Credit in bytes that a stream has when its request begins, and up to which a receiver tops it up.
 inline constexpr std::uint32_t kInitialPackCredit = 64 * 1024;

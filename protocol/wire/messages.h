@@ -1,11 +1,9 @@
-// Messages: what control frames carry. A control frame's payload is `NAME` or `NAME SP JSON-object`;
-// the JSON members are the members below, under the same names. Members that the reader does not know
-// are ignored, absent ones take the default written here, wrong types are Errc::bad_input naming the
-// member. A byte string that is not UTF-8 is written {"base64": "..."}. Grammar and order of
-// messages: protocol/WIRE.md.
+// Messages: what control frames carry. A control frame's payload is `NAME` or `NAME SP
+// JSON-object`; the JSON members are the members below, under the same names. Members that the
+// reader does not know are ignored, absent ones take the default written here, wrong types are
+// Errc::bad_input naming the member. A byte string that is not UTF-8 is written {"base64": "..."}.
+// Grammar and order of messages: protocol/WIRE.md.
 #pragma once
-
-#include "protocol/wire/result.h"
 
 #include <cstdint>
 #include <map>
@@ -14,6 +12,8 @@
 #include <string_view>
 #include <variant>
 #include <vector>
+
+#include "protocol/wire/result.h"
 
 namespace protocol::wire {
 
@@ -28,8 +28,8 @@ struct LeftOut {
 // Who holds or waits, as shown to others.
 struct Holder {
   std::string user;
-  std::string verb;             // exec, push, start, reset ...: tables show this
-  std::string command;          // command text: waits show this
+  std::string verb;     // exec, push, start, reset ...: tables show this
+  std::string command;  // command text: waits show this
   std::int64_t held_seconds = 0;
 };
 
@@ -53,20 +53,21 @@ struct Bind {
   std::string origin;   // the work tree's id, 32 hex digits
   std::string user;     // claimed name: honoured on the local box alone
 };
-// Makes the sandbox if it is not there. Idempotent for the same id and user: a second call finds it as it is. Binds too.
-// Answer: bound or failed.
+// Makes the sandbox if it is not there. Idempotent for the same id and user: a second call finds it
+// as it is. Binds too. Answer: bound or failed.
 struct Create {
   std::string sandbox;  // id, made by the client: 32 lower-case hex digits
   std::string origin;
   std::string user;
   std::string project;  // the work tree's root, for people
   std::string branch;
-  std::string config;   // absolute path of the config file, or empty
+  std::string config;              // absolute path of the config file, or empty
   std::string isolation = "none";  // what the config asks for; "none" until isolation exists
 };
 // The setup commands have succeeded: the sandbox may be used by others. Answer: bound again.
 struct Ready {};
-// Ends the bound sandbox: its jobs are ended, its files removed, its record deleted. Answer: ended or failed(busy).
+// Ends the bound sandbox: its jobs are ended, its files removed, its record deleted. Answer: ended
+// or failed(busy).
 struct End {
   bool force = false;  // though somebody else's command runs
 };
@@ -81,7 +82,8 @@ struct ListRequest {
 struct StatusRequest {};
 
 // ---- client to agent, steps of one request (the frame's request number) ---------------------
-// Order: [lock_requested] [sync_start pack* sync_end] [exec] [lock_released]. All may be sent ahead.
+// Order: [lock_requested] [sync_start pack* sync_end] [exec] [lock_released]. All may be sent
+// ahead.
 
 struct LockRequested {
   std::string verb;
@@ -89,39 +91,42 @@ struct LockRequested {
   std::int64_t wait_seconds = -1;  // -1: without limit; 0: refuse at once
   bool force = false;
 };
-// Gives the lock back when all earlier steps of the request have ended. Before that, the result is taken.
-// Answer: result or unchanged (when there was a sync or exec), then released.
+// Gives the lock back when all earlier steps of the request have ended. Before that, the result is
+// taken. Answer: result or unchanged (when there was a sync or exec), then released.
 struct LockReleased {};
 
-// Everything that is needed to make the workspace equal a snapshot. Pack bytes follow as `pack` frames of the
-// same request, ended by an empty one (always sent, also when nothing is needed), then sync_end.
-// Answer: applied, missing, stale or failed.
+// Everything that is needed to make the workspace equal a snapshot. Pack bytes follow as `pack`
+// frames of the same request, ended by an empty one (always sent, also when nothing is needed),
+// then sync_end. Answer: applied, missing, stale or failed.
 struct SyncStart {
-  std::string snapshot;           // commit id
-  std::string base;               // commit the pack was made against; empty: from nothing
-  std::string merged;             // last result of this origin that this client has merged; empty: none
-  std::string head;               // HEAD's commit; empty on an unborn branch or without git
-  std::string staged;             // commit whose tree is the index; empty: same as head's tree
-  std::string branch;             // refs/heads/x, or empty when detached or without git
+  std::string snapshot;  // commit id
+  std::string base;      // commit the pack was made against; empty: from nothing
+  std::string merged;    // last result of this origin that this client has merged; empty: none
+  std::string head;      // HEAD's commit; empty on an unborn branch or without git
+  std::string staged;    // commit whose tree is the index; empty: same as head's tree
+  std::string branch;    // refs/heads/x, or empty when detached or without git
   std::string object_format = "sha1";
-  bool git = true;                // false: a work tree without git; the workspace gets no .git
-  std::vector<std::string> shallow;   // commits whose parents are not sent
-  std::vector<Ref> refs;              // branch, upstream, origin/HEAD's target ... as they are to exist on the box
-  std::string upstream;               // refs/remotes/origin/x that branch tracks, or empty
-  std::string remote_head;            // refs/remotes/origin/x that refs/remotes/origin/HEAD points to, or empty
-  std::string excludes;               // info/exclude and core.excludesFile, joined: ignore rules outside the tree
+  bool git = true;                   // false: a work tree without git; the workspace gets no .git
+  std::vector<std::string> shallow;  // commits whose parents are not sent
+  std::vector<Ref>
+      refs;  // branch, upstream, origin/HEAD's target ... as they are to exist on the box
+  std::string upstream;  // refs/remotes/origin/x that branch tracks, or empty
+  std::string
+      remote_head;  // refs/remotes/origin/x that refs/remotes/origin/HEAD points to, or empty
+  std::string
+      excludes;  // info/exclude and core.excludesFile, joined: ignore rules outside the tree
   std::vector<std::string> includes;  // sync.include: ignored paths that are carried all the same
 };
 struct SyncEnd {};
 
 struct Exec {
-  std::vector<std::string> argv;      // empty: the login shell, interactive when a terminal is given
-  std::string script;                 // when not empty: run by `shell -c`, argv are its arguments
+  std::vector<std::string> argv;  // empty: the login shell, interactive when a terminal is given
+  std::string script;             // when not empty: run by `shell -c`, argv are its arguments
   std::map<std::string, std::string> env;
-  std::string cwd;                    // relative to the workspace root; empty: the root
-  std::string shell;                  // absolute path; empty: /bin/sh
+  std::string cwd;    // relative to the workspace root; empty: the root
+  std::string shell;  // absolute path; empty: /bin/sh
   std::optional<Terminal> terminal;
-  bool interactive_input = true;      // false: stdin is /dev/null
+  bool interactive_input = true;  // false: stdin is /dev/null
 };
 // To the job of this request.
 struct Signal {
@@ -136,8 +141,8 @@ struct Window {
 struct Merged {
   std::string result;
 };
-// Takes a result of what is there now (under the lock) or, without the lock, only asks for the latest unmerged one
-// of this origin. Answer: result or unchanged.
+// Takes a result of what is there now (under the lock) or, without the lock, only asks for the
+// latest unmerged one of this origin. Answer: result or unchanged.
 struct Pull {
   std::string merged;  // last one this client has
 };
@@ -156,7 +161,7 @@ struct Info {
   std::string name;     // --name
   std::string machine;  // machine id of the box
   std::string version;
-  std::string user;     // who the key says you are
+  std::string user;  // who the key says you are
   std::uint32_t protocol = 0;
   std::int64_t ttl_seconds = 0;
 };
@@ -191,8 +196,9 @@ struct Status {
   std::string snapshot;
   bool unmerged = false;  // a result of this origin waits to be merged
 };
-// In line. Sent again when the place changes. Whatever was sent ahead of it in this request is dropped and answered skipped; after
-// `granted` the client sends its steps anew under a new request number.
+// In line. Sent again when the place changes. Whatever was sent ahead of it in this request is
+// dropped and answered skipped; after `granted` the client sends its steps anew under a new request
+// number.
 struct Queued {
   std::int64_t position = 0;  // 1: next
   std::vector<Holder> holders;
@@ -200,7 +206,7 @@ struct Queued {
 struct Granted {
   std::string fence;  // "epoch.counter"
   std::int64_t ttl_seconds = 0;
-  bool queued = false;  // was in line: send the steps again
+  bool queued = false;           // was in line: send the steps again
   std::vector<Holder> bypassed;  // forced over these
 };
 struct Refused {
@@ -212,16 +218,18 @@ struct Refused {
 };
 struct Applied {
   std::string snapshot;
-  std::string drift;               // ref under which drifted content is kept; empty: none
+  std::string drift;                 // ref under which drifted content is kept; empty: none
   std::vector<std::string> drifted;  // its paths, at most 100
   std::vector<LeftOut> left_out;
 };
-// The base is not on the box: send again from one of these (may be empty: from nothing). The lock is kept.
+// The base is not on the box: send again from one of these (may be empty: from nothing). The lock
+// is kept.
 struct Missing {
   std::vector<std::string> have;
 };
-// The box has a later result of this origin: it follows as `result`, with its pack, under this request. Nothing was applied, the lock
-// is kept; merge it, snapshot again and send the steps again under a new request number.
+// The box has a later result of this origin: it follows as `result`, with its pack, under this
+// request. Nothing was applied, the lock is kept; merge it, snapshot again and send the steps again
+// under a new request number.
 struct Stale {
   std::string result;
 };
@@ -230,17 +238,20 @@ struct Started {
   std::int64_t pid = 0;
 };
 struct Exited {
-  int status = 0;        // 0..255 when it exited
-  std::string signal;    // "KILL" when a signal ended it; empty otherwise
+  int status = 0;      // 0..255 when it exited
+  std::string signal;  // "KILL" when a signal ended it; empty otherwise
   bool core_dumped = false;
   bool oom = false;
-  std::vector<std::string> leftovers;  // ended because the command left them behind: "sleep (pid 12)"
+  std::vector<std::string>
+      leftovers;  // ended because the command left them behind: "sleep (pid 12)"
 };
-// What the box holds for this origin. Its pack follows as result_pack frames of the same request, ended by an empty one.
+// What the box holds for this origin. Its pack follows as result_pack frames of the same request,
+// ended by an empty one.
 struct Result {
   std::string result;  // commit id; its first parent is `base`
   std::string base;    // the snapshot it grew from
-  std::vector<Ref> commits;  // refs/heads/x moved in the sandbox: commits made there, in the pack too
+  std::vector<Ref>
+      commits;  // refs/heads/x moved in the sandbox: commits made there, in the pack too
   std::vector<LeftOut> left_out;
 };
 struct Unchanged {};  // no unmerged result
@@ -269,10 +280,11 @@ struct Hello {
   std::string user;
   std::string fence;
   std::string version;
-  std::int64_t pid = 0;  // in the answer: the supervisor's
+  std::int64_t pid = 0;       // in the answer: the supervisor's
   std::vector<JobInfo> jobs;  // in the answer: running ones
 };
-// The client of this connection is gone: end its job (INT, TERM, KILL), take its result. Answer: ended, then close.
+// The client of this connection is gone: end its job (INT, TERM, KILL), take its result. Answer:
+// ended, then close.
 struct Hangup {};
 // End one job (of an earlier agent's life). Answer: ended, once it is reaped.
 struct EndJob {
@@ -282,7 +294,8 @@ struct EndJob {
 struct Attach {
   std::string job;
 };
-// Connects to a port on the sandbox's loopback; input and output frames then carry the connection. Answer: started or failed.
+// Connects to a port on the sandbox's loopback; input and output frames then carry the connection.
+// Answer: started or failed.
 struct Dial {
   std::uint16_t port = 0;
 };
@@ -290,16 +303,19 @@ struct Dial {
 struct Shutdown {};
 
 using Message =
-    std::variant<Bind, Create, Ready, End, Heartbeat, InfoRequest, ListRequest, StatusRequest, LockRequested,
-                 LockReleased, SyncStart, SyncEnd, Exec, Signal, Window, Merged, Pull, Bound, Info, Sandboxes, Status,
-                 Queued, Granted, Refused, Applied, Missing, Stale, Started, Exited, Result, Unchanged, Released,
-                 Ended, Skipped, Failed, Notice, Hello, Hangup, EndJob, Attach, Dial, Shutdown>;
+    std::variant<Bind, Create, Ready, End, Heartbeat, InfoRequest, ListRequest, StatusRequest,
+                 LockRequested, LockReleased, SyncStart, SyncEnd, Exec, Signal, Window, Merged,
+                 Pull, Bound, Info, Sandboxes, Status, Queued, Granted, Refused, Applied, Missing,
+                 Stale, Started, Exited, Result, Unchanged, Released, Ended, Skipped, Failed,
+                 Notice, Hello, Hangup, EndJob, Attach, Dial, Shutdown>;
 
 // Payload of a control frame.
 std::string encode(const Message& message);
-// Errc::unsupported for a name that is not known, Errc::bad_input for the rest (the text names the message and member).
+// Errc::unsupported for a name that is not known, Errc::bad_input for the rest (the text names the
+// message and member).
 result<Message> decode(std::string_view payload);
-// "sync_start": the message's name, for traces, `skipped` and `failed`. Directives have their __rwx_sandbox_…__ name.
+// "sync_start": the message's name, for traces, `skipped` and `failed`. Directives have their
+// __rwx_sandbox_…__ name.
 std::string_view message_name(const Message& message);
 
 }  // namespace protocol::wire

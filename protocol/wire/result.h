@@ -4,7 +4,6 @@
 #pragma once
 
 #include <boost/system/result.hpp>
-
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -52,7 +51,8 @@ struct FailureError : std::runtime_error {
       : std::runtime_error(std::string(name(f.code)) + ": " + f.what), failure(std::move(f)) {}
   Failure failure;
 };
-[[noreturn]] inline void throw_exception_from_error(const Failure& f, const boost::source_location&) {
+[[noreturn]] inline void throw_exception_from_error(const Failure& f,
+                                                    const boost::source_location&) {
   throw FailureError(f);
 }
 
