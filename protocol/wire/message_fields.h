@@ -13,361 +13,103 @@ namespace protocol::wire {
 template <class T, class M>
 concept MaybeConst = std::same_as<std::remove_const_t<T>, M>;
 
-// clang-format off: a line a message
+// clang-format off
+// One line a message: fields(visit, value) calls visit("member", value.member) for each member, in wire order.
 
-// fields(visit, value) calls visit("member", value.member) for each member, in wire order.
-
-template <class V>
-void fields(V& v, MaybeConst<LeftOut> auto& m) {
-  v("path", m.path);
-  v("why", m.why);
-}
-template <class V>
-void fields(V& v, MaybeConst<Holder> auto& m) {
-  v("user", m.user);
-  v("verb", m.verb);
-  v("command", m.command);
-  v("held_seconds", m.held_seconds);
-}
-template <class V>
-void fields(V& v, MaybeConst<Ref> auto& m) {
-  v("name", m.name);
-  v("oid", m.oid);
-}
-template <class V>
-void fields(V& v, MaybeConst<Terminal> auto& m) {
-  v("term", m.term);
-  v("rows", m.rows);
-  v("columns", m.columns);
-}
-template <class V>
-void fields(V& v, MaybeConst<Bind> auto& m) {
-  v("sandbox", m.sandbox);
-  v("origin", m.origin);
-  v("user", m.user);
-}
-template <class V>
-void fields(V& v, MaybeConst<Create> auto& m) {
-  v("sandbox", m.sandbox);
-  v("origin", m.origin);
-  v("user", m.user);
-  v("project", m.project);
-  v("branch", m.branch);
-  v("config", m.config);
-  v("isolation", m.isolation);
-}
-template <class V>
-void fields(V&, MaybeConst<Ready> auto&) {}
-template <class V>
-void fields(V& v, MaybeConst<End> auto& m) {
-  v("force", m.force);
-}
-template <class V>
-void fields(V&, MaybeConst<Heartbeat> auto&) {}
-template <class V>
-void fields(V&, MaybeConst<InfoRequest> auto&) {}
-template <class V>
-void fields(V& v, MaybeConst<ListRequest> auto& m) {
-  v("user", m.user);
-}
-template <class V>
-void fields(V&, MaybeConst<StatusRequest> auto&) {}
-template <class V>
-void fields(V& v, MaybeConst<LockRequested> auto& m) {
-  v("verb", m.verb);
-  v("command", m.command);
-  v("wait_seconds", m.wait_seconds);
-  v("force", m.force);
-}
-template <class V>
-void fields(V&, MaybeConst<LockReleased> auto&) {}
-template <class V>
-void fields(V& v, MaybeConst<SyncStart> auto& m) {
-  v("snapshot", m.snapshot);
-  v("base", m.base);
-  v("merged", m.merged);
-  v("head", m.head);
-  v("staged", m.staged);
-  v("branch", m.branch);
-  v("object_format", m.object_format);
-  v("git", m.git);
-  v("shallow", m.shallow);
-  v("refs", m.refs);
-  v("upstream", m.upstream);
-  v("remote_head", m.remote_head);
-  v("excludes", m.excludes);
-  v("includes", m.includes);
-}
-template <class V>
-void fields(V&, MaybeConst<SyncEnd> auto&) {}
-template <class V>
-void fields(V& v, MaybeConst<Exec> auto& m) {
-  v("argv", m.argv);
-  v("script", m.script);
-  v("env", m.env);
-  v("cwd", m.cwd);
-  v("shell", m.shell);
-  v("terminal", m.terminal);
-  v("interactive_input", m.interactive_input);
-}
-template <class V>
-void fields(V& v, MaybeConst<Signal> auto& m) {
-  v("name", m.name);
-}
-template <class V>
-void fields(V& v, MaybeConst<Window> auto& m) {
-  v("rows", m.rows);
-  v("columns", m.columns);
-}
-template <class V>
-void fields(V& v, MaybeConst<Merged> auto& m) {
-  v("result", m.result);
-}
-template <class V>
-void fields(V& v, MaybeConst<Pull> auto& m) {
-  v("merged", m.merged);
-}
-template <class V>
-void fields(V& v, MaybeConst<Bound> auto& m) {
-  v("sandbox", m.sandbox);
-  v("state", m.state);
-  v("agent", m.agent);
-  v("ttl_seconds", m.ttl_seconds);
-  v("fresh", m.fresh);
-}
-template <class V>
-void fields(V& v, MaybeConst<Info> auto& m) {
-  v("agent", m.agent);
-  v("name", m.name);
-  v("machine", m.machine);
-  v("version", m.version);
-  v("user", m.user);
-  v("protocol", m.protocol);
-  v("ttl_seconds", m.ttl_seconds);
-}
-template <class V>
-void fields(V& v, MaybeConst<SandboxInfo> auto& m) {
-  v("sandbox", m.sandbox);
-  v("user", m.user);
-  v("project", m.project);
-  v("branch", m.branch);
-  v("config", m.config);
-  v("state", m.state);
-  v("created_at", m.created_at);
-  v("used_at", m.used_at);
-  v("holders", m.holders);
-  v("waiting", m.waiting);
-}
-template <class V>
-void fields(V& v, MaybeConst<Sandboxes> auto& m) {
-  v("sandboxes", m.sandboxes);
-}
-template <class V>
-void fields(V& v, MaybeConst<JobInfo> auto& m) {
-  v("job", m.job);
-  v("command", m.command);
-  v("state", m.state);
-  v("pid", m.pid);
-  v("started_at", m.started_at);
-  v("status", m.status);
-  v("signal", m.signal);
-}
-template <class V>
-void fields(V& v, MaybeConst<Status> auto& m) {
-  v("sandbox", m.sandbox);
-  v("queue", m.queue);
-  v("jobs", m.jobs);
-  v("snapshot", m.snapshot);
-  v("unmerged", m.unmerged);
-}
-template <class V>
-void fields(V& v, MaybeConst<Queued> auto& m) {
-  v("position", m.position);
-  v("holders", m.holders);
-}
-template <class V>
-void fields(V& v, MaybeConst<Granted> auto& m) {
-  v("fence", m.fence);
-  v("ttl_seconds", m.ttl_seconds);
-  v("queued", m.queued);
-  v("bypassed", m.bypassed);
-}
-template <class V>
-void fields(V& v, MaybeConst<Refused> auto& m) {
-  v("why", m.why);
-  v("box", m.box);
-  v("holders", m.holders);
-  v("since", m.since);
-  v("reason", m.reason);
-}
-template <class V>
-void fields(V& v, MaybeConst<Applied> auto& m) {
-  v("snapshot", m.snapshot);
-  v("drift", m.drift);
-  v("drifted", m.drifted);
-  v("left_out", m.left_out);
-}
-template <class V>
-void fields(V& v, MaybeConst<Missing> auto& m) {
-  v("have", m.have);
-}
-template <class V>
-void fields(V& v, MaybeConst<Stale> auto& m) {
-  v("result", m.result);
-}
-template <class V>
-void fields(V& v, MaybeConst<Started> auto& m) {
-  v("job", m.job);
-  v("pid", m.pid);
-}
-template <class V>
-void fields(V& v, MaybeConst<Exited> auto& m) {
-  v("status", m.status);
-  v("signal", m.signal);
-  v("core_dumped", m.core_dumped);
-  v("oom", m.oom);
-  v("leftovers", m.leftovers);
-}
-template <class V>
-void fields(V& v, MaybeConst<Result> auto& m) {
-  v("result", m.result);
-  v("base", m.base);
-  v("commits", m.commits);
-  v("left_out", m.left_out);
-}
-template <class V>
-void fields(V&, MaybeConst<Unchanged> auto&) {}
-template <class V>
-void fields(V&, MaybeConst<Released> auto&) {}
-template <class V>
-void fields(V&, MaybeConst<Ended> auto&) {}
-template <class V>
-void fields(V& v, MaybeConst<Skipped> auto& m) {
-  v("step", m.step);
-}
-template <class V>
-void fields(V& v, MaybeConst<Failed> auto& m) {
-  v("step", m.step);
-  v("code", m.code);
-  v("message", m.message);
-}
-template <class V>
-void fields(V& v, MaybeConst<Notice> auto& m) {
-  v("text", m.text);
-}
-template <class V>
-void fields(V& v, MaybeConst<Hello> auto& m) {
-  v("origin", m.origin);
-  v("user", m.user);
-  v("fence", m.fence);
-  v("version", m.version);
-  v("pid", m.pid);
-  v("jobs", m.jobs);
-}
-template <class V>
-void fields(V&, MaybeConst<Hangup> auto&) {}
-template <class V>
-void fields(V& v, MaybeConst<EndJob> auto& m) {
-  v("job", m.job);
-}
-template <class V>
-void fields(V& v, MaybeConst<Attach> auto& m) {
-  v("job", m.job);
-}
-template <class V>
-void fields(V& v, MaybeConst<Dial> auto& m) {
-  v("port", m.port);
-}
-template <class V>
-void fields(V&, MaybeConst<Shutdown> auto&) {}
+template <class V> void fields(V& v, MaybeConst<LeftOut> auto& m) { v("path", m.path); v("why", m.why); }
+template <class V> void fields(V& v, MaybeConst<Holder> auto& m) { v("user", m.user); v("verb", m.verb); v("command", m.command); v("held_seconds", m.held_seconds); }
+template <class V> void fields(V& v, MaybeConst<Ref> auto& m) { v("name", m.name); v("oid", m.oid); }
+template <class V> void fields(V& v, MaybeConst<Terminal> auto& m) { v("term", m.term); v("rows", m.rows); v("columns", m.columns); }
+template <class V> void fields(V& v, MaybeConst<Bind> auto& m) { v("sandbox", m.sandbox); v("origin", m.origin); v("user", m.user); }
+template <class V> void fields(V& v, MaybeConst<Create> auto& m) { v("sandbox", m.sandbox); v("origin", m.origin); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("isolation", m.isolation); }
+template <class V> void fields(V&, MaybeConst<Ready> auto&) {}
+template <class V> void fields(V& v, MaybeConst<End> auto& m) { v("force", m.force); }
+template <class V> void fields(V&, MaybeConst<Heartbeat> auto&) {}
+template <class V> void fields(V&, MaybeConst<InfoRequest> auto&) {}
+template <class V> void fields(V& v, MaybeConst<ListRequest> auto& m) { v("user", m.user); }
+template <class V> void fields(V&, MaybeConst<StatusRequest> auto&) {}
+template <class V> void fields(V& v, MaybeConst<LockRequested> auto& m) { v("verb", m.verb); v("command", m.command); v("wait_seconds", m.wait_seconds); v("force", m.force); }
+template <class V> void fields(V&, MaybeConst<LockReleased> auto&) {}
+template <class V> void fields(V& v, MaybeConst<SyncStart> auto& m) { v("snapshot", m.snapshot); v("base", m.base); v("merged", m.merged); v("head", m.head); v("staged", m.staged); v("branch", m.branch); v("object_format", m.object_format); v("git", m.git); v("shallow", m.shallow); v("refs", m.refs); v("upstream", m.upstream); v("remote_head", m.remote_head); v("excludes", m.excludes); v("includes", m.includes); }
+template <class V> void fields(V&, MaybeConst<SyncEnd> auto&) {}
+template <class V> void fields(V& v, MaybeConst<Exec> auto& m) { v("argv", m.argv); v("script", m.script); v("env", m.env); v("cwd", m.cwd); v("shell", m.shell); v("terminal", m.terminal); v("interactive_input", m.interactive_input); }
+template <class V> void fields(V& v, MaybeConst<Signal> auto& m) { v("name", m.name); }
+template <class V> void fields(V& v, MaybeConst<Window> auto& m) { v("rows", m.rows); v("columns", m.columns); }
+template <class V> void fields(V& v, MaybeConst<Merged> auto& m) { v("result", m.result); }
+template <class V> void fields(V& v, MaybeConst<Pull> auto& m) { v("merged", m.merged); }
+template <class V> void fields(V& v, MaybeConst<Bound> auto& m) { v("sandbox", m.sandbox); v("state", m.state); v("agent", m.agent); v("ttl_seconds", m.ttl_seconds); v("fresh", m.fresh); }
+template <class V> void fields(V& v, MaybeConst<Info> auto& m) { v("agent", m.agent); v("name", m.name); v("machine", m.machine); v("version", m.version); v("user", m.user); v("protocol", m.protocol); v("ttl_seconds", m.ttl_seconds); }
+template <class V> void fields(V& v, MaybeConst<SandboxInfo> auto& m) { v("sandbox", m.sandbox); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("state", m.state); v("created_at", m.created_at); v("used_at", m.used_at); v("holders", m.holders); v("waiting", m.waiting); }
+template <class V> void fields(V& v, MaybeConst<Sandboxes> auto& m) { v("sandboxes", m.sandboxes); }
+template <class V> void fields(V& v, MaybeConst<JobInfo> auto& m) { v("job", m.job); v("command", m.command); v("state", m.state); v("pid", m.pid); v("started_at", m.started_at); v("status", m.status); v("signal", m.signal); }
+template <class V> void fields(V& v, MaybeConst<Status> auto& m) { v("sandbox", m.sandbox); v("queue", m.queue); v("jobs", m.jobs); v("snapshot", m.snapshot); v("unmerged", m.unmerged); }
+template <class V> void fields(V& v, MaybeConst<Queued> auto& m) { v("position", m.position); v("holders", m.holders); }
+template <class V> void fields(V& v, MaybeConst<Granted> auto& m) { v("fence", m.fence); v("ttl_seconds", m.ttl_seconds); v("queued", m.queued); v("bypassed", m.bypassed); }
+template <class V> void fields(V& v, MaybeConst<Refused> auto& m) { v("why", m.why); v("box", m.box); v("holders", m.holders); v("since", m.since); v("reason", m.reason); }
+template <class V> void fields(V& v, MaybeConst<Applied> auto& m) { v("snapshot", m.snapshot); v("drift", m.drift); v("drifted", m.drifted); v("left_out", m.left_out); }
+template <class V> void fields(V& v, MaybeConst<Missing> auto& m) { v("have", m.have); }
+template <class V> void fields(V& v, MaybeConst<Stale> auto& m) { v("result", m.result); }
+template <class V> void fields(V& v, MaybeConst<Started> auto& m) { v("job", m.job); v("pid", m.pid); }
+template <class V> void fields(V& v, MaybeConst<Exited> auto& m) { v("status", m.status); v("signal", m.signal); v("core_dumped", m.core_dumped); v("oom", m.oom); v("leftovers", m.leftovers); }
+template <class V> void fields(V& v, MaybeConst<Result> auto& m) { v("result", m.result); v("base", m.base); v("commits", m.commits); v("left_out", m.left_out); }
+template <class V> void fields(V&, MaybeConst<Unchanged> auto&) {}
+template <class V> void fields(V&, MaybeConst<Released> auto&) {}
+template <class V> void fields(V&, MaybeConst<Ended> auto&) {}
+template <class V> void fields(V& v, MaybeConst<Skipped> auto& m) { v("step", m.step); }
+template <class V> void fields(V& v, MaybeConst<Failed> auto& m) { v("step", m.step); v("code", m.code); v("message", m.message); }
+template <class V> void fields(V& v, MaybeConst<Notice> auto& m) { v("text", m.text); }
+template <class V> void fields(V& v, MaybeConst<Hello> auto& m) { v("origin", m.origin); v("user", m.user); v("fence", m.fence); v("version", m.version); v("pid", m.pid); v("jobs", m.jobs); }
+template <class V> void fields(V&, MaybeConst<Hangup> auto&) {}
+template <class V> void fields(V& v, MaybeConst<EndJob> auto& m) { v("job", m.job); }
+template <class V> void fields(V& v, MaybeConst<Attach> auto& m) { v("job", m.job); }
+template <class V> void fields(V& v, MaybeConst<Dial> auto& m) { v("port", m.port); }
+template <class V> void fields(V&, MaybeConst<Shutdown> auto&) {}
 
 // A message's name on the wire. Directives keep the name they have as exec requests.
 
 template <class M>
 inline constexpr std::string_view kName = "";
-template <>
-inline constexpr std::string_view kName<Bind> = "bind";
-template <>
-inline constexpr std::string_view kName<Create> = "create";
-template <>
-inline constexpr std::string_view kName<Ready> = "ready";
-template <>
-inline constexpr std::string_view kName<End> = "__rwx_sandbox_end__";
-template <>
-inline constexpr std::string_view kName<Heartbeat> = "heartbeat";
-template <>
-inline constexpr std::string_view kName<InfoRequest> = "info_request";
-template <>
-inline constexpr std::string_view kName<ListRequest> = "list_request";
-template <>
-inline constexpr std::string_view kName<StatusRequest> = "status_request";
-template <>
-inline constexpr std::string_view kName<LockRequested> = "__rwx_sandbox_lock_requested__";
-template <>
-inline constexpr std::string_view kName<LockReleased> = "__rwx_sandbox_lock_released__";
-template <>
-inline constexpr std::string_view kName<SyncStart> = "__rwx_sandbox_sync_start__";
-template <>
-inline constexpr std::string_view kName<SyncEnd> = "__rwx_sandbox_sync_end__";
-template <>
-inline constexpr std::string_view kName<Exec> = "exec";
-template <>
-inline constexpr std::string_view kName<Signal> = "signal";
-template <>
-inline constexpr std::string_view kName<Window> = "window";
-template <>
-inline constexpr std::string_view kName<Merged> = "merged";
-template <>
-inline constexpr std::string_view kName<Pull> = "pull";
-template <>
-inline constexpr std::string_view kName<Bound> = "bound";
-template <>
-inline constexpr std::string_view kName<Info> = "info";
-template <>
-inline constexpr std::string_view kName<Sandboxes> = "sandboxes";
-template <>
-inline constexpr std::string_view kName<Status> = "status";
-template <>
-inline constexpr std::string_view kName<Queued> = "queued";
-template <>
-inline constexpr std::string_view kName<Granted> = "granted";
-template <>
-inline constexpr std::string_view kName<Refused> = "refused";
-template <>
-inline constexpr std::string_view kName<Applied> = "applied";
-template <>
-inline constexpr std::string_view kName<Missing> = "missing";
-template <>
-inline constexpr std::string_view kName<Stale> = "stale";
-template <>
-inline constexpr std::string_view kName<Started> = "started";
-template <>
-inline constexpr std::string_view kName<Exited> = "exited";
-template <>
-inline constexpr std::string_view kName<Result> = "result";
-template <>
-inline constexpr std::string_view kName<Unchanged> = "unchanged";
-template <>
-inline constexpr std::string_view kName<Released> = "released";
-template <>
-inline constexpr std::string_view kName<Ended> = "ended";
-template <>
-inline constexpr std::string_view kName<Skipped> = "skipped";
-template <>
-inline constexpr std::string_view kName<Failed> = "failed";
-template <>
-inline constexpr std::string_view kName<Notice> = "notice";
-template <>
-inline constexpr std::string_view kName<Hello> = "hello";
-template <>
-inline constexpr std::string_view kName<Hangup> = "hangup";
-template <>
-inline constexpr std::string_view kName<EndJob> = "end_job";
-template <>
-inline constexpr std::string_view kName<Attach> = "attach";
-template <>
-inline constexpr std::string_view kName<Dial> = "dial";
-template <>
-inline constexpr std::string_view kName<Shutdown> = "shutdown";
+template <> inline constexpr std::string_view kName<Bind> = "bind";
+template <> inline constexpr std::string_view kName<Create> = "create";
+template <> inline constexpr std::string_view kName<Ready> = "ready";
+template <> inline constexpr std::string_view kName<End> = "__rwx_sandbox_end__";
+template <> inline constexpr std::string_view kName<Heartbeat> = "heartbeat";
+template <> inline constexpr std::string_view kName<InfoRequest> = "info_request";
+template <> inline constexpr std::string_view kName<ListRequest> = "list_request";
+template <> inline constexpr std::string_view kName<StatusRequest> = "status_request";
+template <> inline constexpr std::string_view kName<LockRequested> = "__rwx_sandbox_lock_requested__";
+template <> inline constexpr std::string_view kName<LockReleased> = "__rwx_sandbox_lock_released__";
+template <> inline constexpr std::string_view kName<SyncStart> = "__rwx_sandbox_sync_start__";
+template <> inline constexpr std::string_view kName<SyncEnd> = "__rwx_sandbox_sync_end__";
+template <> inline constexpr std::string_view kName<Exec> = "exec";
+template <> inline constexpr std::string_view kName<Signal> = "signal";
+template <> inline constexpr std::string_view kName<Window> = "window";
+template <> inline constexpr std::string_view kName<Merged> = "merged";
+template <> inline constexpr std::string_view kName<Pull> = "pull";
+template <> inline constexpr std::string_view kName<Bound> = "bound";
+template <> inline constexpr std::string_view kName<Info> = "info";
+template <> inline constexpr std::string_view kName<Sandboxes> = "sandboxes";
+template <> inline constexpr std::string_view kName<Status> = "status";
+template <> inline constexpr std::string_view kName<Queued> = "queued";
+template <> inline constexpr std::string_view kName<Granted> = "granted";
+template <> inline constexpr std::string_view kName<Refused> = "refused";
+template <> inline constexpr std::string_view kName<Applied> = "applied";
+template <> inline constexpr std::string_view kName<Missing> = "missing";
+template <> inline constexpr std::string_view kName<Stale> = "stale";
+template <> inline constexpr std::string_view kName<Started> = "started";
+template <> inline constexpr std::string_view kName<Exited> = "exited";
+template <> inline constexpr std::string_view kName<Result> = "result";
+template <> inline constexpr std::string_view kName<Unchanged> = "unchanged";
+template <> inline constexpr std::string_view kName<Released> = "released";
+template <> inline constexpr std::string_view kName<Ended> = "ended";
+template <> inline constexpr std::string_view kName<Skipped> = "skipped";
+template <> inline constexpr std::string_view kName<Failed> = "failed";
+template <> inline constexpr std::string_view kName<Notice> = "notice";
+template <> inline constexpr std::string_view kName<Hello> = "hello";
+template <> inline constexpr std::string_view kName<Hangup> = "hangup";
+template <> inline constexpr std::string_view kName<EndJob> = "end_job";
+template <> inline constexpr std::string_view kName<Attach> = "attach";
+template <> inline constexpr std::string_view kName<Dial> = "dial";
+template <> inline constexpr std::string_view kName<Shutdown> = "shutdown";
 
 }  // namespace protocol::wire
