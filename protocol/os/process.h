@@ -1,9 +1,7 @@
-// Starting, signalling and reaping child processes. The only place that starts a program. posix_spawn, no fork of a big parent;
-// children get default signal dispositions, an empty mask and no descriptor but those named.
+// Starting, signalling and reaping child processes. The only place that starts a program.
+// posix_spawn, no fork of a big parent; children get default signal dispositions, an empty mask and
+// no descriptor but those named.
 #pragma once
-
-#include "protocol/os/async.h"
-#include "protocol/os/fd.h"
 
 #include <sys/types.h>
 
@@ -11,51 +9,73 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "protocol/os/async.h"
+#include "protocol/os/fd.h"
 
 namespace protocol::os {
 
 struct Spawn {
-  std::vector<std::string> argv;  // argv[0] is looked up in env's PATH (this process's when env is empty)
+  // argv[0] is looked up in env's PATH (this process's when env is not given), unless it has a
+  // slash: then it is relative to cwd. A script without `#!` is run by /bin/sh, as a shell would.
+  std::vector<std::string> argv;
   std::optional<std::map<std::string, std::string>> env;  // std::nullopt: inherit
-  std::string cwd;                // empty: ours
-  int stdin_fd = -1;              // borrowed; -1: /dev/null
-  int stdout_fd = -1;             // -1: /dev/null
-  int stderr_fd = -1;             // -1: inherit ours
-  std::string terminal;           // path of a pty's slave: becomes controlling terminal and fds 0-2 (needs new_session)
-  bool new_session = false;       // setsid: its own session and process group
-  bool new_group = false;         // setpgid only
+  std::string cwd;                                        // empty: ours
+  int stdin_fd = -1;                                      // borrowed; -1: /dev/null
+  int stdout_fd = -1;                                     // -1: /dev/null
+  int stderr_fd = -1;                                     // -1: inherit ours
+  std::string terminal;      // path of a pty's slave: becomes controlling terminal and fds 0-2
+                             // (needs new_session)
+  bool new_session = false;  // setsid: its own session and process group
+  bool new_group = false;    // setpgid only
 };
 
 struct ExitStatus {
-  int status = 0;      // when it exited
-  int signal = 0;      // when a signal ended it
+  int status = 0;  // when it exited
+  int signal = 0;  // when a signal ended it
   bool core_dumped = false;
   bool ok() const { return status == 0 && signal == 0; }
 };
-std::string signal_name(int signal);         // "KILL"
+std::string signal_name(int signal);                        // "KILL"; "RT3" and the like
 std::optional<int> signal_number(const std::string& name);  // of "KILL" or "SIGKILL"
 
-// A started child. Not reaped by the destructor: wait for it, or hand it to a reaper.
+// A started child. Not reaped by the destructor: wait for it, or leave it to reap_orphans
+// (subreaper.h) once this object is gone.
 class Process {
  public:
-  static result<Process> start(const Spawn& spawn);  // Errc::not_found: no such program; denied; io
+  // Errc::not_found: no such program or cwd; denied: it may not be executed; too_large: its
+  // arguments are too long; io.
+  static result<Process> start(const Spawn& spawn);
   pid_t pid() const;
+  // Errc::gone after it was reaped: its number may be somebody else's by then.
   result<void> kill(int signal);        // the process alone
-  result<void> kill_group(int signal);  // its group
+  result<void> kill_group(int signal);  // its group; needs new_session or new_group
   ExitStatus wait_blocking();
   awaitable<ExitStatus> wait(executor ex);  // by pidfd
+  // As wait, but leaves the process unreaped, so that its number, its group's and its session's
+  // still mean it. Then reap().
+  awaitable<void> exited(executor ex);
+  // Requires that it has ended.
+  ExitStatus reap();
   Process(Process&&) noexcept;
   Process& operator=(Process&&) noexcept;
   ~Process();
 
+  // Tests only: waits as on a system without pidfd_open.
+  static void set_portable(bool portable);
+
  private:
   struct State;
-  explicit Process(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Process(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
 };
 
-// Runs a program to its end, blocking: feeds `input`, collects stdout and the end of stderr. For git and other small helpers.
+// Runs a program to its end, blocking: feeds `input`, collects stdout and the end of stderr. For
+// git and other small helpers. What a daemon that it left behind writes later is not waited for. A
+// stdin_fd, stdout_fd or stderr_fd in `spawn` is used as it is, and then not fed or collected.
+// Errors of Process::start; Errc::too_large when stdout exceeds max_output (the program is killed).
 struct Output {
   ExitStatus exit;
   std::string out;

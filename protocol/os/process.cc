@@ -1,0 +1,462 @@
+#include "protocol/os/process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cassert>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <mutex>
+#include <set>
+
+#include "protocol/os/signals.h"
+#include "protocol/os/subreaper.h"
+#include "protocol/os/wakeup.h"
+
+extern char** environ;
+
+namespace protocol::os {
+
+using wire::Errc;
+using wire::Failure;
+
+namespace {
+
+bool portable_waits = false;
+
+// Children that a Process stands for. Locked from before the spawn until the pid is in it, so that
+// reap_orphans never takes a child that is just being started.
+struct OwnChildren {
+  std::mutex mutex;
+  std::set<pid_t> pids;
+};
+OwnChildren& own_children() {
+  static auto* own = new OwnChildren;  // processes may end while statics are destroyed
+  return *own;
+}
+
+struct SignalName {
+  int number;
+  const char* name;
+};
+constexpr SignalName kSignals[] = {
+    {SIGHUP, "HUP"},       {SIGINT, "INT"},   {SIGQUIT, "QUIT"},   {SIGILL, "ILL"},
+    {SIGTRAP, "TRAP"},     {SIGABRT, "ABRT"}, {SIGBUS, "BUS"},     {SIGFPE, "FPE"},
+    {SIGKILL, "KILL"},     {SIGUSR1, "USR1"}, {SIGSEGV, "SEGV"},   {SIGUSR2, "USR2"},
+    {SIGPIPE, "PIPE"},     {SIGALRM, "ALRM"}, {SIGTERM, "TERM"},   {SIGCHLD, "CHLD"},
+    {SIGCONT, "CONT"},     {SIGSTOP, "STOP"}, {SIGTSTP, "TSTP"},   {SIGTTIN, "TTIN"},
+    {SIGTTOU, "TTOU"},     {SIGURG, "URG"},   {SIGXCPU, "XCPU"},   {SIGXFSZ, "XFSZ"},
+    {SIGVTALRM, "VTALRM"}, {SIGPROF, "PROF"}, {SIGWINCH, "WINCH"}, {SIGIO, "IO"},
+    {SIGSYS, "SYS"},
+#ifdef SIGPWR
+    {SIGPWR, "PWR"},
+#endif
+#ifdef SIGSTKFLT
+    {SIGSTKFLT, "STKFLT"},
+#endif
+};
+
+// argv and environ as the C calls want them; the strings must live on.
+std::vector<char*> pointers(const std::vector<std::string>& strings) {
+  std::vector<char*> out;
+  out.reserve(strings.size() + 1);
+  for (const std::string& s : strings) out.push_back(const_cast<char*>(s.c_str()));
+  out.push_back(nullptr);
+  return out;
+}
+
+std::string search_path(const Spawn& spawn) {
+  constexpr const char* kDefault = "/usr/local/bin:/usr/bin:/bin";
+  if (spawn.env) {
+    auto found = spawn.env->find("PATH");
+    return found == spawn.env->end() ? kDefault : found->second;
+  }
+  const char* inherited = ::getenv("PATH");
+  return inherited ? inherited : kDefault;
+}
+
+// A file that could be executed; errno says why not.
+bool is_executable(const std::string& path) {
+  struct stat status;
+  if (::stat(path.c_str(), &status) != 0) return false;
+  if (!S_ISREG(status.st_mode)) {
+    errno = EACCES;
+    return false;
+  }
+  return ::access(path.c_str(), X_OK) == 0;
+}
+
+// What a shell would run. Errc::not_found or denied, naming the program.
+result<std::string> find_program(const Spawn& spawn) {
+  if (spawn.argv.empty() || spawn.argv[0].empty())
+    return Failure(Errc::not_found, "an empty command");
+  const std::string& program = spawn.argv[0];
+  if (program.find('/') != std::string::npos) return program;
+  std::string path = search_path(spawn);
+  bool denied = false;
+  for (std::size_t begin = 0; begin <= path.size();) {
+    std::size_t end = std::min(path.find(':', begin), path.size());
+    std::string directory = path.substr(begin, end - begin);
+    begin = end + 1;
+    if (directory.empty()) directory = ".";
+    std::string candidate = directory + "/" + program;
+    std::string here =
+        directory[0] == '/' || spawn.cwd.empty() ? candidate : spawn.cwd + "/" + candidate;
+    if (is_executable(here)) return candidate;
+    if (errno == EACCES) denied = true;
+  }
+  if (denied) return Failure(Errc::denied, program + ": Permission denied");
+  return Failure(Errc::not_found, program + ": command not found");
+}
+
+// posix_spawn's two attribute objects, destroyed whatever happens.
+struct SpawnAttributes {
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_t actions;
+  SpawnAttributes() {
+    ::posix_spawnattr_init(&attributes);
+    ::posix_spawn_file_actions_init(&actions);
+  }
+  ~SpawnAttributes() {
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::posix_spawnattr_destroy(&attributes);
+  }
+  SpawnAttributes(const SpawnAttributes&) = delete;
+  SpawnAttributes& operator=(const SpawnAttributes&) = delete;
+};
+
+// A copy above 2, so that no dup2 in the child overwrites what a later one needs.
+result<int> clear_of_standard(int fd, std::vector<Fd>& copies) {
+  if (fd > 2 || fd < 0) return fd;
+  Fd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) return errno_failure(errno, "a standard descriptor");
+  copies.push_back(std::move(copy));
+  return copies.back().get();
+}
+
+ExitStatus decode(int wait_status) {
+  ExitStatus exit;
+  if (WIFSIGNALED(wait_status)) {
+    exit.signal = WTERMSIG(wait_status);
+#ifdef WCOREDUMP
+    exit.core_dumped = WCOREDUMP(wait_status);
+#endif
+  } else {
+    exit.status = WEXITSTATUS(wait_status);
+  }
+  return exit;
+}
+
+Fd open_pidfd(pid_t pid) {
+#if defined(__linux__) && defined(SYS_pidfd_open)
+  if (!portable_waits) {
+    Fd fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    if (fd) ::fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
+    return fd;
+  }
+#endif
+  (void)pid;
+  return Fd();
+}
+
+}  // namespace
+
+std::string signal_name(int signal) {
+  for (const SignalName& known : kSignals)
+    if (known.number == signal) return known.name;
+#ifdef SIGRTMIN
+  if (signal >= SIGRTMIN && signal <= SIGRTMAX) return "RT" + std::to_string(signal - SIGRTMIN);
+#endif
+  return std::to_string(signal);
+}
+
+std::optional<int> signal_number(const std::string& name) {
+  std::string_view bare = name;
+  if (bare.starts_with("SIG")) bare.remove_prefix(3);
+  for (const SignalName& known : kSignals)
+    if (bare == known.name) return known.number;
+  return std::nullopt;
+}
+
+struct Process::State {
+  pid_t pid = -1;
+  std::optional<ExitStatus> reaped;
+
+  ~State() {
+    if (reaped || pid < 0) return;
+    std::lock_guard lock(own_children().mutex);
+    own_children().pids.erase(pid);
+  }
+
+  // Reaps when it has ended, or waits until then.
+  std::optional<ExitStatus> reap(int options) {
+    if (reaped) return reaped;
+    int status = 0;
+    pid_t got;
+    do got = ::waitpid(pid, &status, options);
+    while (got < 0 && errno == EINTR);
+    if (got == 0) return std::nullopt;
+    // ECHILD: somebody else's waitpid took it; that it ended is all we know.
+    reaped = got == pid ? decode(status) : ExitStatus{255, 0, false};
+    std::lock_guard lock(own_children().mutex);
+    own_children().pids.erase(pid);
+    return reaped;
+  }
+
+  bool has_ended() const {
+    if (reaped) return true;
+    siginfo_t info = {};
+    int outcome = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT);
+    return outcome != 0 || info.si_pid == pid;
+  }
+
+  static awaitable<void> exited(std::shared_ptr<State> self, executor ex) {
+    namespace asio = boost::asio;
+    if (self->has_ended()) co_return;
+    Fd pidfd = open_pidfd(self->pid);
+    if (pidfd) {
+      asio::posix::stream_descriptor descriptor(ex);
+      boost::system::error_code error;
+      descriptor.assign(pidfd.get(), error);
+      if (!error) {
+        pidfd.release();
+        co_await descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
+                                       asio::as_tuple(asio::use_awaitable));
+      }
+    }
+    // Without a pidfd (an old kernel, valgrind, another system): look again and again.
+    std::chrono::milliseconds interval{1};
+    while (!self->has_ended()) {
+      co_await pause(ex, interval);
+      interval = std::min(interval * 2, std::chrono::milliseconds(50));
+    }
+  }
+};
+
+Process::Process(std::shared_ptr<State> state) : state_(std::move(state)) {}
+Process::Process(Process&&) noexcept = default;
+Process& Process::operator=(Process&&) noexcept = default;
+Process::~Process() = default;
+void Process::set_portable(bool portable) { portable_waits = portable; }
+
+result<Process> Process::start(const Spawn& spawn) {
+  assert(spawn.terminal.empty() || spawn.new_session);
+  if (!spawn.cwd.empty()) {
+    struct stat status;
+    if (::stat(spawn.cwd.c_str(), &status) != 0) return errno_failure(errno, spawn.cwd);
+    if (!S_ISDIR(status.st_mode)) return errno_failure(ENOTDIR, spawn.cwd);
+  }
+  auto program = find_program(spawn);
+  if (!program) return program.error();
+
+  SpawnAttributes attributes;
+  sigset_t all, none;
+  ::sigfillset(&all);
+  ::sigemptyset(&none);
+  ::posix_spawnattr_setsigdefault(&attributes.attributes, &all);
+  ::posix_spawnattr_setsigmask(&attributes.attributes, &none);
+  short flags = POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK;
+  if (spawn.new_session) flags |= POSIX_SPAWN_SETSID;
+  if (spawn.new_group && !spawn.new_session) flags |= POSIX_SPAWN_SETPGROUP;
+#ifdef POSIX_SPAWN_CLOEXEC_DEFAULT
+  flags |= POSIX_SPAWN_CLOEXEC_DEFAULT;
+#endif
+  ::posix_spawnattr_setflags(&attributes.attributes, flags);
+
+  auto* actions = &attributes.actions;
+  std::vector<Fd> copies;
+  if (!spawn.terminal.empty()) {
+    // The first terminal that a session leader opens becomes its controlling one.
+    ::posix_spawn_file_actions_addopen(actions, 0, spawn.terminal.c_str(), O_RDWR, 0);
+    ::posix_spawn_file_actions_adddup2(actions, 0, 1);
+    ::posix_spawn_file_actions_adddup2(actions, 0, 2);
+  } else {
+    int wanted[3] = {spawn.stdin_fd, spawn.stdout_fd, spawn.stderr_fd < 0 ? 2 : spawn.stderr_fd};
+    for (int target = 0; target < 3; ++target) {
+      auto source = clear_of_standard(wanted[target], copies);
+      if (!source) return source.error();
+      if (*source < 0)
+        ::posix_spawn_file_actions_addopen(actions, target, "/dev/null",
+                                           target == 0 ? O_RDONLY : O_WRONLY, 0);
+      else
+        ::posix_spawn_file_actions_adddup2(actions, *source, target);
+    }
+  }
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
+  ::posix_spawn_file_actions_addclosefrom_np(actions, 3);
+#endif
+  if (!spawn.cwd.empty()) ::posix_spawn_file_actions_addchdir_np(actions, spawn.cwd.c_str());
+
+  std::vector<std::string> environment;
+  if (spawn.env)
+    for (const auto& [key, value] : *spawn.env) environment.push_back(key + "=" + value);
+  auto argv = pointers(spawn.argv);
+  auto envp = pointers(environment);
+
+  auto state = std::make_shared<State>();
+  int error;
+  {
+    std::lock_guard lock(own_children().mutex);
+    char** env = spawn.env ? envp.data() : environ;
+    error = ::posix_spawn(&state->pid, program->c_str(), actions, &attributes.attributes,
+                          argv.data(), env);
+    if (error == ENOEXEC) {
+      std::vector<std::string> script = {"/bin/sh", *program};
+      script.insert(script.end(), spawn.argv.begin() + 1, spawn.argv.end());
+      argv = pointers(script);
+      error =
+          ::posix_spawn(&state->pid, "/bin/sh", actions, &attributes.attributes, argv.data(), env);
+    }
+    if (error == 0) own_children().pids.insert(state->pid);
+  }
+  if (error != 0) {
+    state->pid = -1;
+    return errno_failure(error, spawn.argv[0]);
+  }
+  return Process(std::move(state));
+}
+
+pid_t Process::pid() const { return state_->pid; }
+
+result<void> Process::kill(int signal) {
+  if (state_->reaped) return Failure(Errc::gone, "the process");
+  if (::kill(state_->pid, signal) != 0) return errno_failure(errno, "kill");
+  return {};
+}
+
+result<void> Process::kill_group(int signal) {
+  if (state_->reaped) return Failure(Errc::gone, "the process");
+  if (::kill(-state_->pid, signal) != 0) return errno_failure(errno, "kill");
+  return {};
+}
+
+ExitStatus Process::wait_blocking() { return *state_->reap(0); }
+ExitStatus Process::reap() { return *state_->reap(0); }
+awaitable<void> Process::exited(executor ex) { return State::exited(state_, std::move(ex)); }
+
+awaitable<ExitStatus> Process::wait(executor ex) {
+  auto state = state_;
+  co_await State::exited(state, std::move(ex));
+  co_return *state->reap(0);
+}
+
+int reap_orphans() {
+  auto& own = own_children();
+  int count = 0;
+  for (const ProcessInfo& process : processes()) {
+    if (!process.zombie || process.parent != ::getpid()) continue;
+    std::lock_guard lock(own.mutex);
+    if (own.pids.contains(process.pid)) continue;
+    if (::waitpid(process.pid, nullptr, WNOHANG) == process.pid) ++count;
+  }
+  return count;
+}
+
+// ---- run ---------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr std::size_t kKeptError = 64 * 1024;
+
+void set_nonblocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
+
+// Reads what is there, at most 2 MiB, which is more than a pipe holds. False at the end.
+bool drain(int fd, std::string& into) {
+  std::array<char, 64 * 1024> buffer;
+  for (int turn = 0; turn < 32; ++turn) {
+    ssize_t count = ::read(fd, buffer.data(), buffer.size());
+    if (count > 0) {
+      into.append(buffer.data(), static_cast<std::size_t>(count));
+      if (static_cast<std::size_t>(count) < buffer.size()) return true;
+    } else if (count < 0 && errno == EINTR) {
+      continue;
+    } else {
+      return count < 0 && errno == EAGAIN;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+result<Output> run(Spawn spawn, std::string_view input, std::size_t max_output) {
+  ignore_sigpipe();
+  Pipe in, out, err;
+  auto collect = [](int& fd, Pipe& pipe, bool ours_reads) -> result<void> {
+    auto made = make_pipe();
+    if (!made) return made.error();
+    pipe = std::move(*made);
+    fd = ours_reads ? pipe.write.get() : pipe.read.get();
+    set_nonblocking(ours_reads ? pipe.read.get() : pipe.write.get());
+    return {};
+  };
+  if (spawn.stdin_fd < 0 && !input.empty())
+    if (auto made = collect(spawn.stdin_fd, in, false); !made) return made.error();
+  if (spawn.stdout_fd < 0)
+    if (auto made = collect(spawn.stdout_fd, out, true); !made) return made.error();
+  if (spawn.stderr_fd < 0)
+    if (auto made = collect(spawn.stderr_fd, err, true); !made) return made.error();
+
+  auto process = Process::start(spawn);
+  if (!process) return process.error();
+  in.read.reset();
+  out.write.reset();
+  err.write.reset();
+
+  Output output;
+  Fd pidfd = open_pidfd(process->pid());
+  bool ended = false;
+  while (!ended) {
+    std::array<pollfd, 4> fds = {{{in.write.get(), POLLOUT, 0},
+                                  {out.read.get(), POLLIN, 0},
+                                  {err.read.get(), POLLIN, 0},
+                                  {pidfd.get(), POLLIN, 0}}};
+    // Without a pidfd, closed streams are the sign that it may have ended.
+    bool streams_open = in.write || out.read || err.read;
+    if (!pidfd && !streams_open) break;
+    int ready = ::poll(fds.data(), fds.size(), pidfd ? -1 : 20);
+    if (ready < 0 && errno != EINTR) break;
+    // Looked at before the last reading: what it wrote before it ended is in the pipes then.
+    siginfo_t info = {};
+    ended = ::waitid(P_PID, static_cast<id_t>(process->pid()), &info,
+                     WEXITED | WNOHANG | WNOWAIT) != 0 ||
+            info.si_pid == process->pid();
+    if (in.write && (fds[0].revents || ended)) {
+      ssize_t count = ::write(in.write.get(), input.data(), input.size());
+      if (count > 0) input.remove_prefix(static_cast<std::size_t>(count));
+      // A program that does not read its input to the end is not wrong.
+      if (input.empty() || (count < 0 && errno != EAGAIN && errno != EINTR)) in.write.reset();
+    }
+    if (out.read && (fds[1].revents || ended) && !drain(out.read.get(), output.out))
+      out.read.reset();
+    if (err.read && (fds[2].revents || ended) && !drain(err.read.get(), output.err))
+      err.read.reset();
+    if (output.err.size() > 2 * kKeptError) output.err.erase(0, output.err.size() - kKeptError);
+    if (output.out.size() > max_output) {
+      (void)process->kill(SIGKILL);
+      process->wait_blocking();
+      return Failure(Errc::too_large, "the output of " + spawn.argv[0]);
+    }
+  }
+  output.exit = process->wait_blocking();
+  if (out.read) drain(out.read.get(), output.out);
+  if (err.read) drain(err.read.get(), output.err);
+  if (output.err.size() > kKeptError) output.err.erase(0, output.err.size() - kKeptError);
+  return output;
+}
+
+}  // namespace protocol::os

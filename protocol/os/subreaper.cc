@@ -1,0 +1,119 @@
+#include "protocol/os/subreaper.h"
+
+#include <dirent.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "protocol/os/process.h"
+
+namespace protocol::os {
+
+namespace {
+
+#ifdef __linux__
+// A line of /proc/PID/stat: `pid (name) state ppid pgrp session ...`; the name may hold anything,
+// `)` too. Field 22 is the start time.
+bool read_stat(pid_t pid, ProcessInfo& info) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  if (!std::getline(file, line, '\0') || line.empty()) return false;
+  std::size_t open = line.find('('), close = line.rfind(')');
+  if (open == std::string::npos || close == std::string::npos || close < open) return false;
+  info.pid = pid;
+  info.name = line.substr(open + 1, close - open - 1);
+  std::istringstream fields(line.substr(close + 1));
+  std::string state, skipped;
+  fields >> state >> info.parent >> info.group >> info.session;
+  for (int field = 7; field < 22; ++field) fields >> skipped;
+  fields >> info.started;
+  info.zombie = state == "Z" || state == "X";
+  return static_cast<bool>(fields);
+}
+#endif
+
+}  // namespace
+
+std::vector<ProcessInfo> processes() {
+  std::vector<ProcessInfo> all;
+#ifdef __linux__
+  DIR* directory = ::opendir("/proc");
+  if (!directory) return all;
+  while (const dirent* entry = ::readdir(directory)) {
+    char* end = nullptr;
+    long pid = std::strtol(entry->d_name, &end, 10);
+    if (pid <= 0 || *end != '\0') continue;
+    ProcessInfo info;
+    if (read_stat(static_cast<pid_t>(pid), info)) all.push_back(std::move(info));
+  }
+  ::closedir(directory);
+#else
+  Spawn ps;
+  ps.argv = {"ps", "-axo", "pid=,ppid=,pgid=,sess=,stat=,comm="};
+  auto output = run(ps);
+  if (!output) return all;
+  std::istringstream lines(output->out);
+  std::string line;
+  while (std::getline(lines, line)) {
+    std::istringstream fields(line);
+    ProcessInfo info;
+    std::string session, state;
+    if (!(fields >> info.pid >> info.parent >> info.group >> session >> state)) continue;
+    std::getline(fields >> std::ws, info.name);
+    info.session = ::getsid(info.pid);
+    info.zombie = state.starts_with("Z");
+    all.push_back(std::move(info));
+  }
+#endif
+  std::sort(all.begin(), all.end(),
+            [](const ProcessInfo& a, const ProcessInfo& b) { return a.pid < b.pid; });
+  return all;
+}
+
+std::vector<ProcessInfo> session_processes(pid_t session) {
+  auto all = processes();
+  std::erase_if(all, [session](const ProcessInfo& p) { return p.session != session || p.zombie; });
+  return all;
+}
+
+std::vector<ProcessInfo> descendants(pid_t ancestor) {
+  auto all = processes();
+  std::set<pid_t> family = {ancestor};
+  // Numbers wrap around, so a child may come before its parent: again until nothing is new.
+  for (std::size_t before = 0; before != family.size();) {
+    before = family.size();
+    for (const ProcessInfo& process : all)
+      if (family.contains(process.parent)) family.insert(process.pid);
+  }
+  std::erase_if(all, [&](const ProcessInfo& p) {
+    return p.pid == ancestor || p.zombie || !family.contains(p.pid);
+  });
+  return all;
+}
+
+std::uint64_t start_ticks(pid_t pid) {
+#ifdef __linux__
+  ProcessInfo info;
+  return read_stat(pid, info) ? info.started : 0;
+#else
+  (void)pid;
+  return 0;
+#endif
+}
+
+bool become_subreaper() {
+#ifdef __linux__
+  return ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace protocol::os
