@@ -20,11 +20,20 @@ if(CCACHE AND SANDBOX_PCH AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
   target_compile_options(compile_options INTERFACE -fpch-preprocess)
 endif()
 
+set(SANITIZER_LOGS ${CMAKE_BINARY_DIR}/sanitizer)
 if(SANDBOX_SANITIZE)
   # A report is a failure: -fno-sanitize-recover ends the process, so that the test ends with it.
   target_compile_options(compile_options INTERFACE
     -fsanitize=${SANDBOX_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(compile_options INTERFACE -fsanitize=${SANDBOX_SANITIZE})
+
+  add_library(sanitizer_options OBJECT cmake/sanitizer_options.cc)
+  add_library(sanitizer_options_of_programs OBJECT cmake/sanitizer_options.cc)
+  target_compile_definitions(sanitizer_options_of_programs
+    PRIVATE SANITIZER_LOG="${SANITIZER_LOGS}/report")
+else()
+  add_library(sanitizer_options INTERFACE)
+  add_library(sanitizer_options_of_programs INTERFACE)
 endif()
 
 # Not -Wconversion: on byte arithmetic it asks for a cast at every shift, and casts hide what the
@@ -33,6 +42,13 @@ target_compile_options(compile_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough)
 if(SANDBOX_WERROR)
   target_compile_options(compile_options INTERFACE -Werror)
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  # Every result<T> that a coroutine returns looks "maybe uninitialized" to gcc, which does not see
+  # that boost::variant2 remembers which member there is. -Wuninitialized stays on.
+  target_compile_options(compile_options INTERFACE -Wno-maybe-uninitialized)
+  # The same for a coroutine frame that Asio allocates and frees with its own pair of operators.
+  target_compile_options(compile_options INTERFACE -Wno-mismatched-new-delete)
 endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # gcc 12 warns inside its own std::string for `"literal" + string` (PR105329, fixed in 13).

@@ -35,5 +35,6 @@ function(program name)
     return()
   endif()
   add_executable(${name} ${main})
-  target_link_libraries(${name} PRIVATE ${ARGN} compile_options)
+  target_link_libraries(${name} PRIVATE
+    ${ARGN} compile_options sanitizer_options_of_programs)
 endfunction()
