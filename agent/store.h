@@ -1,0 +1,107 @@
+// What the agent must not forget: its id and epoch, sandboxes, user locks, jobs that hold a lock,
+// and a bounded audit trail. SQLite (WAL, synchronous FULL) on a thread of its own; every call is
+// awaited on the caller's executor and, but for audit(), is on the disk when it returns. Calls are
+// done in the order in which they were made.
+//
+// A database that is damaged is renamed aside (NAME.damaged-N) and open() fails: starting with an
+// empty one would silently unlock what people have locked. The next start begins with an empty
+// database, by the operator's choice.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "protocol/os/async.h"
+#include "protocol/wire/result.h"
+
+namespace agent {
+
+using protocol::os::awaitable;
+using protocol::wire::result;
+
+struct SandboxRecord {
+  std::string id;
+  std::string user;
+  std::string project;
+  std::string branch;
+  std::string config;
+  std::string isolation;
+  bool ready = false;           // its setup has succeeded
+  bool synced = false;          // something was synced into it
+  std::int64_t created_at = 0;  // seconds since 1970
+  std::int64_t used_at = 0;
+};
+
+struct UserLockRecord {
+  std::string user;
+  std::string since;  // RFC 3339
+  std::string reason;
+};
+
+// A job whose lock outlives its session (a detached one), or that is to be ended after a restart
+// (any other).
+struct JobRecord {
+  std::string id;
+  std::string sandbox;
+  std::string user;
+  std::string verb;
+  std::string command;
+  std::string fence;
+  bool detached = false;
+  std::int64_t started_at = 0;
+};
+
+struct AuditRecord {
+  std::int64_t at = 0;  // seconds since 1970
+  std::string user;
+  std::string action;  // "unlock --force", "exec --force-command", "kill --force" ...
+  std::string sandbox;
+  std::string detail;
+};
+
+class Store {
+ public:
+  // Opens the database, makes it when it is missing (0600), brings an older one up to date, and
+  // counts the epoch up. Blocks: called once, before the loop runs. Errc::unsupported: written by a
+  // newer agent (names both versions); Errc::bad_input: damaged, and now renamed aside (names the
+  // new name); Errc::busy: another process has it open; no_space, denied, io.
+  static result<std::unique_ptr<Store>> open(const std::filesystem::path& file);
+  // Writes what is queued, then closes. Calls that are awaited must have ended.
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  const std::string& agent_id() const;  // 32 hex digits, made once per database
+  std::uint64_t epoch() const;          // grows by one at each open
+
+  // Writes fail with Errc::no_space, denied or io, and then have changed nothing.
+  awaitable<result<std::vector<SandboxRecord>>> sandboxes();
+  awaitable<result<void>> put_sandbox(SandboxRecord record);  // inserts or replaces
+  awaitable<result<void>> remove_sandbox(
+      std::string id);  // its jobs too; no error when there is none
+
+  awaitable<result<std::optional<UserLockRecord>>> user_lock();
+  awaitable<result<void>> set_user_lock(std::optional<UserLockRecord> lock);
+
+  awaitable<result<std::vector<JobRecord>>> jobs();
+  awaitable<result<void>> put_job(JobRecord record);
+  awaitable<result<void>> remove_job(std::string id);
+
+  // Written behind, the oldest kMaxAudit rows kept. Never fails and never waits; a flood or a full
+  // disk loses rows.
+  void audit(AuditRecord record);
+  awaitable<result<std::vector<AuditRecord>>> audit_trail(std::size_t newest);  // newest first
+  static constexpr std::size_t kMaxAudit = 10000;
+
+ private:
+  class Database;
+  struct Worker;
+  explicit Store(std::unique_ptr<Worker> worker);
+  std::unique_ptr<Worker> worker_;
+};
+
+}  // namespace agent
