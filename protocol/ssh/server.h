@@ -1,13 +1,9 @@
-// The SSH server end on one Asio thread: accepts a connection, authenticates it by public key, hands out its channels.
-// The rules of libssh (call order, callbacks, tear-down, backpressure) live behind this header and nowhere above it.
+// The SSH server end on one Asio thread: accepts a connection, authenticates it by public key,
+// hands out its channels. The rules of libssh (call order, callbacks, tear-down, backpressure) live
+// behind this header and nowhere above it.
 #pragma once
 
-#include "protocol/os/byte_stream.h"
-#include "protocol/ssh/key.h"
-#include "protocol/wire/messages.h"
-
 #include <boost/asio/ip/tcp.hpp>
-
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -17,31 +13,44 @@
 #include <string>
 #include <variant>
 
+#include "protocol/os/byte_stream.h"
+#include "protocol/ssh/key.h"
+#include "protocol/wire/messages.h"
+
 namespace protocol::ssh {
 
 using os::awaitable;
 using wire::result;
 
 struct ServerOptions {
-  std::string banner = "sandbox";               // software version in the SSH banner
+  std::string banner = "sandbox";  // software version in the SSH banner
   std::chrono::seconds login_grace{30};
   int max_auth_tries = 6;
-  int max_channels = 64;                          // per connection
+  int max_channels = 64;  // per connection
+  // A peer from which nothing came for so long, keepalive answers included, is taken for dead.
+  // Keepalives are sent at a sixth of it, once a minute at most.
+  std::chrono::seconds silence_limit{1800};
 };
 
-// What a client asks of a fresh session channel, once. PTY and env requests that came before are in it.
+// What a client asks of a fresh session channel, once. PTY and env requests that came before are in
+// it.
 struct ExecRequest {
   std::string command;  // empty: a shell
   std::map<std::string, std::string> env;
   std::optional<wire::Terminal> terminal;
 };
-struct WindowChange { std::uint16_t rows, columns; };
-struct SignalRequest { std::string name; };  // without SIG
+struct WindowChange {
+  std::uint16_t rows, columns;
+};
+struct SignalRequest {
+  std::string name;
+};  // without SIG
 
 // A session channel. ByteStream: read = stdin, write = stdout.
 class ServerChannel : public os::ByteStream {
  public:
-  // The exec or shell request; Errc::gone when the channel closed first, Errc::unsupported (already refused) for subsystems.
+  // The exec or shell request; Errc::gone when the channel closed first, Errc::unsupported (already
+  // refused) for subsystems.
   virtual awaitable<result<ExecRequest>> request() = 0;
   // Says yes to it (channel success). Must be called before anything is written.
   virtual void accept() = 0;
@@ -49,7 +58,8 @@ class ServerChannel : public os::ByteStream {
   virtual awaitable<result<void>> write_error(std::span<const std::byte> bytes) = 0;  // stderr
   // The next signal or window change; Errc::gone at the end.
   virtual awaitable<result<std::variant<WindowChange, SignalRequest>>> next_event() = 0;
-  // exit-status or exit-signal, then EOF, then close, in that order, after all written bytes. Ends the channel.
+  // exit-status or exit-signal, then EOF, then close, in that order, after all written bytes. Ends
+  // the channel.
   virtual awaitable<result<void>> exit_status(int status) = 0;
   virtual awaitable<result<void>> exit_signal(const std::string& name, bool core_dumped) = 0;
   // Closes without a status: how a lock is refused.
@@ -68,21 +78,23 @@ class ForwardRequest {
   virtual void refuse() = 0;
 };
 
-using ChannelRequest = std::variant<std::shared_ptr<ServerChannel>, std::unique_ptr<ForwardRequest>>;
+using ChannelRequest =
+    std::variant<std::shared_ptr<ServerChannel>, std::unique_ptr<ForwardRequest>>;
 
 // Whose key is this? `user` is the SSH user name. std::nullopt: not let in.
 struct Identity {
-  std::string name;    // who the key says you are
+  std::string name;  // who the key says you are
 };
-using Authorize = std::function<std::optional<Identity>(const PublicKey& key, const std::string& user)>;
+using Authorize =
+    std::function<std::optional<Identity>(const PublicKey& key, const std::string& user)>;
 
 class ServerConnection {
  public:
   virtual ~ServerConnection() = default;  // closes
   // Key exchange and authentication, within login_grace. Errc::denied when no key was accepted.
   virtual awaitable<result<Identity>> handshake() = 0;
-  virtual const std::string& user() const = 0;       // SSH user name
-  virtual const std::string& peer() const = 0;       // address:port
+  virtual const std::string& user() const = 0;  // SSH user name
+  virtual const std::string& peer() const = 0;  // address:port
   // The next channel or forward; Errc::gone when the connection ended.
   virtual awaitable<result<ChannelRequest>> next() = 0;
   virtual void close() noexcept = 0;  // all channels too
@@ -93,7 +105,8 @@ class ServerConnection {
 };
 
 // Takes over the socket. Nothing happens until handshake().
-std::shared_ptr<ServerConnection> serve(boost::asio::ip::tcp::socket socket, const PrivateKey& host_key,
-                                        const ServerOptions& options, Authorize authorize);
+std::shared_ptr<ServerConnection> serve(boost::asio::ip::tcp::socket socket,
+                                        const PrivateKey& host_key, const ServerOptions& options,
+                                        Authorize authorize);
 
 }  // namespace protocol::ssh
