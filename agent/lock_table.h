@@ -87,10 +87,10 @@ class LockTable {
 
   explicit LockTable(LockTableOptions options);
 
-  // Asks for the command lock. Answered at once by granted, queued or refused; queued is followed
-  // by more of them when the place changes, and ends with granted or refused. An owner that holds
-  // it already is granted it with the same fence; one that waits already is told its place again;
-  // one that is ending is refused.
+  // Asks for the command lock. Nothing expires here, only in tick(). Answered at once by granted,
+  // queued or refused; queued is followed by more of them when the place changes, and ends with
+  // granted or refused. An owner that holds it already is granted it with the same fence; one that
+  // waits already is told its place again; one that is ending is refused.
   LockEvents request(LockRequest request, Time now);
   // The owner gives its lock back, and promises that nothing of it runs. No effect from anybody
   // else, nor from an owner that is ending: only reaped() ends that.
@@ -158,29 +158,28 @@ class LockTable {
     Time since;
     Time active;
     std::optional<Time> deadline;
-    std::int64_t position = 0;    // as last told
-    std::uint64_t told_over = 0;  // what stood in the way when last told
+    // As last told: the place, and what stood in the way.
+    std::int64_t position = 0;
+    std::vector<std::uint64_t> behind;
   };
 
-  Held* held(LockOwner owner);
   const Held* held(LockOwner owner) const;
+  Held* held(LockOwner owner);
+  std::vector<Waiting>::iterator in_line(LockOwner owner);
+  bool locked_against(const std::string& user) const;
   bool sandbox_held(const std::string& sandbox) const;
   bool slots_taken() const { return options_.slots != 0 && held_.size() >= options_.slots; }
-  bool locked_against(const std::string& user) const {
-    return user_lock_ && user_lock_->user != user;
-  }
   bool eligible(const LockRequest& request) const;
   std::vector<const Held*> in_the_way(const LockRequest& request) const;
   std::vector<protocol::wire::Holder> shown_in_the_way(const LockRequest& request, Time now) const;
-  std::uint64_t signature_of_the_way(const LockRequest& request) const;
-  protocol::wire::Refused refusal(const LockRequest& request, std::string why, Time now) const;
+  std::vector<std::uint64_t> names_of_the_way(const LockRequest& request) const;
+  protocol::wire::Refused refusal(const LockRequest& request, const char* why, Time now) const;
+  protocol::wire::Queued place(const Waiting& waiter, Time now) const;
+  std::int64_t position(const Waiting& waiter) const;
   protocol::wire::Granted grant(LockRequest request, Time now, Time active);
-  LockEvents forced(LockRequest request, Time now);
-  void remove(LockOwner owner);
+  LockEvents force(LockRequest request, Time now);
+  LockEvents pass_on(LockOwner owner, Time now);
   void walk(LockEvents& events, Time now);
-  void tell_places(LockEvents& events, Time now);
-  protocol::wire::Queued place(std::size_t index, Time now) const;
-  std::int64_t position(std::size_t index) const;
 
   LockTableOptions options_;
   std::uint64_t counter_ = 0;

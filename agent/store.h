@@ -3,9 +3,9 @@
 // awaited on the caller's executor and, but for audit(), is on the disk when it returns. Calls are
 // done in the order in which they were made.
 //
-// A database that is damaged is renamed aside (NAME.damaged-N) and open() fails: starting with an
-// empty one would silently unlock what people have locked. The next start begins with an empty
-// database, by the operator's choice.
+// A database that is damaged stays where it is, untouched, and open() fails until the operator has
+// moved it: beginning with an empty one would silently unlock what people have locked, and a
+// service manager that starts us again must not do so either.
 #pragma once
 
 #include <cstdint>
@@ -67,8 +67,8 @@ class Store {
  public:
   // Opens the database, makes it when it is missing (0600), brings an older one up to date, and
   // counts the epoch up. Blocks: called once, before the loop runs. Errc::unsupported: written by a
-  // newer agent (names both versions); Errc::bad_input: damaged, and now renamed aside (names the
-  // new name); Errc::busy: another process has it open; no_space, denied, io.
+  // newer agent (names both versions); Errc::bad_input: damaged, and left as it is; Errc::busy:
+  // another process has it open; no_space, denied, io.
   static result<std::unique_ptr<Store>> open(const std::filesystem::path& file);
   // Writes what is queued, then closes. Calls that are awaited must have ended.
   ~Store();
