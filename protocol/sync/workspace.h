@@ -1,11 +1,8 @@
-// The box's end of sync, run by the supervisor: makes the workspace equal a snapshot, takes results, keeps them until merged.
-// Every call blocks (run it on a pool thread). Never trusts the workspace: its .git, links and nested repositories are data;
-// git runs only on the private store. One call at a time on an object.
+// The box's end of sync, run by the supervisor: makes the workspace equal a snapshot, takes
+// results, keeps them until merged. Every call blocks (run it on a pool thread). Never trusts the
+// workspace: its .git, links and nested repositories are data; git runs only on the private store.
+// One call at a time on an object.
 #pragma once
-
-#include "protocol/os/fd.h"
-#include "protocol/wire/messages.h"
-#include "protocol/wire/result.h"
 
 #include <cstdint>
 #include <filesystem>
@@ -13,6 +10,10 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "protocol/os/fd.h"
+#include "protocol/wire/messages.h"
+#include "protocol/wire/result.h"
 
 namespace protocol::sync {
 
@@ -34,23 +35,35 @@ class Workspace {
   virtual std::vector<std::string> have() = 0;
   virtual bool has(const std::string& commit) = 0;
 
-  // Reads a pack to its end and keeps its objects, checked and bounded. The shallow list belongs to it: commits whose parents are not there.
-  virtual result<void> read_pack(os::Fd in, std::uint64_t max_bytes, const std::vector<std::string>& shallow) = 0;
+  // Call with each sync before its pack is read: a store that is still empty takes on the
+  // snapshot's object format. Errc::unsupported when it holds objects of another one.
+  virtual result<void> begin(const wire::SyncStart&) { return {}; }
 
-  // The latest result of `origin` later than `merged` (the origin's last merged one); std::nullopt: none.
-  virtual std::optional<wire::Result> unmerged(const std::string& origin, const std::string& merged) = 0;
+  // Reads a pack to its end and keeps its objects, checked and bounded. The shallow list belongs to
+  // it: commits whose parents are not there.
+  virtual result<void> read_pack(os::Fd in, std::uint64_t max_bytes,
+                                 const std::vector<std::string>& shallow) = 0;
 
-  // Makes the workspace equal the snapshot (whose pack was read): drift is kept first, only differing files are written,
-  // ignored ones stay, .git shows head, branch, staged and unstaged state. Errc::no_space, denied, bad_input; a failed one leaves files
-  // that the next apply puts right, and loses nothing.
+  // The latest result of `origin` later than `merged` (the origin's last merged one); std::nullopt:
+  // none.
+  virtual std::optional<wire::Result> unmerged(const std::string& origin,
+                                               const std::string& merged) = 0;
+
+  // Makes the workspace equal the snapshot (whose pack was read): drift is kept first, only
+  // differing files are written, ignored ones stay, .git shows head, branch, staged and unstaged
+  // state. Errc::no_space, denied, bad_input; a failed one leaves files that the next apply puts
+  // right, and loses nothing.
   virtual result<wire::Applied> apply(const std::string& origin, const wire::SyncStart& sync) = 0;
 
-  // What the workspace holds now against the last snapshot or result, kept under a ref for `origin`. std::nullopt: nothing changed
-  // since the last applied snapshot (or since the last result that was taken).
+  // What the workspace holds now against the last snapshot or result, kept under a ref for
+  // `origin`. std::nullopt: nothing changed since the last applied snapshot (or since the last
+  // result that was taken).
   virtual result<std::optional<wire::Result>> take_result(const std::string& origin) = 0;
 
-  // Thin pack of a result against what its origin has (its base and `merged`), into `out`, which is then closed.
-  virtual result<void> write_pack(const wire::Result& result, const std::string& merged, os::Fd out) = 0;
+  // Thin pack of a result against what its origin has (its base and `merged`), into `out`, which is
+  // then closed.
+  virtual result<void> write_pack(const wire::Result& result, const std::string& merged,
+                                  os::Fd out) = 0;
 
   // The origin has it on disk: its refs and all earlier ones of that origin may go.
   virtual void merged(const std::string& origin, const std::string& result) = 0;
