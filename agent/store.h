@@ -68,7 +68,7 @@ class Store {
   // Opens the database, makes it when it is missing (0600), brings an older one up to date, and
   // counts the epoch up. Blocks: called once, before the loop runs. Errc::unsupported: written by a
   // newer agent (names both versions); Errc::bad_input: damaged, and left as it is; Errc::busy:
-  // another process has it open; no_space, denied, io.
+  // another process is writing to it; no_space, denied, io.
   static result<std::unique_ptr<Store>> open(const std::filesystem::path& file);
   // Writes what is queued, then closes. Calls that are awaited must have ended.
   ~Store();
@@ -98,7 +98,6 @@ class Store {
   static constexpr std::size_t kMaxAudit = 10000;
 
  private:
-  class Database;
   struct Worker;
   explicit Store(std::unique_ptr<Worker> worker);
   std::unique_ptr<Worker> worker_;
