@@ -74,6 +74,12 @@ class BlobReader {
   std::unique_ptr<State> state_;
 };
 
+// Author and committer of every commit that we make, with their date.
+inline constexpr std::string_view kCommitIdentity = "sandbox <sandbox@localhost> 0 +0000";
+
+// A directory's line in git's list of object directories to borrow from.
+std::string alternates_line(const std::filesystem::path& objects);
+
 class ObjectStore {
  public:
   struct Options {
