@@ -1,19 +1,33 @@
 #include "agent/authorized_keys.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 
-#include "agent/disk.h"
 #include "agent/log.h"
+#include "protocol/os/flock.h"
+#include "protocol/os/paths.h"
 #include "protocol/wire/limits.h"
 
 namespace agent {
 namespace {
 
+namespace os = protocol::os;
 using protocol::ssh::PublicKey;
 using protocol::wire::Errc;
 using protocol::wire::Failure;
 
 constexpr std::size_t kMaxFileBytes = 4 * 1024 * 1024;
+
+// Changes whenever the file's content may have; empty when there is no file.
+std::string stamp_of(const std::filesystem::path& file) {
+  struct stat status {};
+  if (::stat(file.c_str(), &status) != 0) {
+    return {};
+  }
+  return std::to_string(status.st_ino) + " " + std::to_string(status.st_size) + " " +
+         std::to_string(status.st_mtim.tv_sec) + "." + std::to_string(status.st_mtim.tv_nsec);
+}
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
@@ -92,7 +106,7 @@ result<std::optional<KeyLine>> parse_key_line(std::string_view line) {
 std::string key_line(const KeyLine& line) { return "user=\"" + line.user + "\" " + line.key; }
 
 void AuthorizedKeys::refresh() {
-  std::string stamp = disk::stamp(file_);
+  std::string stamp = stamp_of(file_);
   if (stamp == stamp_ && !stamp.empty()) {
     return;
   }
@@ -101,7 +115,7 @@ void AuthorizedKeys::refresh() {
   if (stamp.empty()) {
     return;
   }
-  auto content = disk::read_file(file_, kMaxFileBytes);
+  auto content = os::read_file(file_, kMaxFileBytes);
   if (!content) {
     log::warn("authorized_keys_unreadable", {{"error", content.error().what}});
     stamp_.clear();
@@ -160,12 +174,12 @@ result<bool> authorize_key(const std::filesystem::path& file, const std::string&
   }
   wanted.key = key->text();
 
-  auto lock = disk::FileLock::exclusive(file.string() + ".lock");
+  auto lock = os::FileLock::lock(file.string() + ".lock", os::FileLock::Kind::exclusive);
   if (!lock) {
     return lock.error();
   }
   std::string content;
-  auto old = disk::read_file(file, kMaxFileBytes);
+  auto old = os::read_file(file, kMaxFileBytes);
   if (old) {
     content = std::move(*old);
   } else if (old.error().code != Errc::not_found) {
@@ -178,7 +192,7 @@ result<bool> authorize_key(const std::filesystem::path& file, const std::string&
     content += '\n';
   }
   content += key_line(wanted) + '\n';
-  if (auto written = disk::replace_file(file, content); !written) {
+  if (auto written = os::write_file(file, content); !written) {
     return written.error();
   }
   return true;

@@ -1,0 +1,141 @@
+// The agent's program: the daemon, its supervisors and its administration, by the first argument.
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+
+#include "agent/agent.h"
+#include "agent/authorized_keys.h"
+#include "agent/log.h"
+#include "agent/options.h"
+#include "protocol/os/paths.h"
+#include "protocol/os/signals.h"
+#include "protocol/wire/limits.h"
+
+namespace {
+
+namespace os = protocol::os;
+using agent::CannotRun;
+
+constexpr int kMisuse = 2;
+
+std::chrono::seconds lock_ttl(const os::Environment& environment) {
+  auto found = environment.find("SANDBOX_LOCK_TTL");
+  if (found == environment.end() || found->second.empty()) {
+    return protocol::wire::kDefaultLockTtl;
+  }
+  const std::string& text = found->second;
+  std::int64_t seconds = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc{} || end != text.data() + text.size() || seconds < 1 ||
+      seconds > 1'000'000'000) {
+    throw CannotRun(kMisuse, "SANDBOX_LOCK_TTL takes seconds, 1 or more, not " + text);
+  }
+  return std::chrono::seconds(seconds);
+}
+
+os::awaitable<void> stop_on_signal(std::shared_ptr<os::SignalStream> signals, agent::Agent& agent) {
+  while (true) {
+    int signal = co_await signals->next();
+    if (signal == 0) {
+      co_return;
+    }
+    agent::log::info("signal", {{"number", std::to_string(signal)}});
+    agent.stop();
+  }
+}
+
+void log_escape(const std::string& name, std::exception_ptr escaped) {
+  try {
+    std::rethrow_exception(std::move(escaped));
+  } catch (const std::exception& e) {
+    agent::log::peer("escaped", {{"in", name}, {"error", e.what()}});
+  }
+}
+
+int serve(const agent::ServeOptions& options) {
+  auto environment = os::environment();
+  agent::AgentSettings settings;
+  settings.serve = options;
+  settings.program = std::filesystem::read_symlink("/proc/self/exe");
+  settings.lock_ttl = lock_ttl(environment);
+  settings.notify_socket = environment["NOTIFY_SOCKET"];
+  // It is for this process alone, not for what runs in sandboxes.
+  ::unsetenv("NOTIFY_SOCKET");
+
+  os::set_escape_handler(log_escape);
+  boost::asio::io_context context(1);
+  agent::Agent agent(context.get_executor(), std::move(settings));
+  auto signals = std::shared_ptr<os::SignalStream>(
+      new os::SignalStream(context.get_executor(), {SIGTERM, SIGINT}));
+  os::spawn(context.get_executor(), "signals", stop_on_signal(signals, agent));
+
+  std::exception_ptr failed;
+  bool clean = false;
+  boost::asio::co_spawn(context, agent.run(), [&](std::exception_ptr escaped, bool ended_clean) {
+    failed = escaped;
+    clean = ended_clean;
+    signals->close();
+    context.stop();
+  });
+  context.run();
+  if (failed) {
+    std::rethrow_exception(failed);
+  }
+  if (!clean) {
+    // Something did not end, and still uses what would now be destroyed.
+    std::_Exit(0);
+  }
+  return 0;
+}
+
+int authorize(const agent::AuthorizeOptions& options) {
+  if (auto made = os::make_private_directory(options.state); !made) {
+    throw CannotRun(1, "cannot use the state directory: " + made.error().what);
+  }
+  auto added = agent::authorize_key(options.state / "authorized_keys", options.key, options.user);
+  if (!added) {
+    bool misuse = added.error().code == protocol::wire::Errc::bad_input;
+    throw CannotRun(misuse ? kMisuse : 1, "cannot add the key: " + added.error().what);
+  }
+  std::cerr << (*added ? "added\n" : "was there already\n");
+  return 0;
+}
+
+int run(std::span<const std::string> arguments) {
+  auto command = agent::parse_options(arguments);
+  if (!command) {
+    throw CannotRun(kMisuse, command.error().what + " (sandbox-agent --help shows how)");
+  }
+  if (const auto* options = std::get_if<agent::ServeOptions>(&*command)) {
+    return serve(*options);
+  }
+  if (const auto* options = std::get_if<agent::AuthorizeOptions>(&*command)) {
+    return authorize(*options);
+  }
+  if (std::holds_alternative<agent::HelpOptions>(*command)) {
+    std::cout << agent::help_text();
+  } else {
+    std::cout << "sandbox-agent " << SANDBOX_VERSION << "\n";
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  os::reset_signals();
+  try {
+    std::vector<std::string> arguments(argv + 1, argv + argc);
+    return run(arguments);
+  } catch (const CannotRun& e) {
+    std::cerr << "sandbox-agent: " << e.what() << "\n";
+    return e.status;
+  } catch (const std::exception& e) {
+    std::cerr << "sandbox-agent: " << e.what() << "\n";
+    return 1;
+  }
+}

@@ -1,0 +1,60 @@
+// One connection from a session to its sandbox's supervisor. It opens in the background: frames
+// that are given before it is open wait here, in order, so that the session's reader never has to.
+// What the frames mean is the session's business.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "agent/supervisors.h"
+#include "protocol/wire/frames.h"
+
+namespace agent {
+
+class Relay : public std::enable_shared_from_this<Relay> {
+ public:
+  // Frames from the supervisor, one at a time: the next is read when the coroutine has ended.
+  using OnFrame = std::function<awaitable<void>(protocol::wire::Frame)>;
+  // It could not be opened, or it broke. Not called after finish().
+  using OnGone = std::function<void(protocol::wire::Failure)>;
+
+  explicit Relay(protocol::os::executor ex);
+
+  void start(Supervisors& supervisors, std::filesystem::path directory, protocol::wire::Hello hello,
+             OnFrame on_frame, OnGone on_gone);
+
+  void send(std::uint32_t request, const protocol::wire::Message& message);
+  void forward(protocol::wire::Frame frame);
+  std::size_t queued_bytes() const;
+
+  // Tells the supervisor that the client is gone. Returns when its job is reaped (`ended`), or with
+  // it when the supervisor is gone.
+  awaitable<void> hang_up();
+  // The supervisor's answer to hang_up, as the session reads it.
+  void ended();
+  // Writes what is queued, then closes.
+  awaitable<void> finish();
+
+ private:
+  awaitable<void> run(Supervisors& supervisors, std::filesystem::path directory,
+                      protocol::wire::Hello hello);
+  static awaitable<void> flush(std::shared_ptr<Relay> self);
+  enum class State { opening, open, gone };
+
+  protocol::os::Wakeup changed_;
+  State state_ = State::opening;
+  bool hung_up_ = false;
+  bool ended_ = false;
+  bool finishing_ = false;
+  std::unique_ptr<protocol::os::FrameStream> frames_;
+  std::deque<protocol::wire::Frame> early_;
+  std::size_t early_bytes_ = 0;
+  protocol::os::executor ex_;
+  OnFrame on_frame_;
+  OnGone on_gone_;
+};
+
+}  // namespace agent

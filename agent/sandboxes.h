@@ -1,0 +1,115 @@
+// The sandboxes of this box: their records, their directories, who uses them, and their removal. A
+// sandbox belongs to its user; to anybody else it does not exist. Looks at no file that sandboxed
+// code could have written.
+#pragma once
+
+#include <boost/asio/thread_pool.hpp>
+#include <filesystem>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/store.h"
+#include "agent/supervisors.h"
+#include "protocol/os/async.h"
+#include "protocol/os/clock.h"
+#include "protocol/wire/messages.h"
+#include "protocol/wire/result.h"
+
+namespace agent {
+
+using Sandbox = SandboxRecord;
+
+class Sandboxes {
+ public:
+  static constexpr std::size_t kMaxPerUser = 1000;
+
+  // `root` is the directory that holds one directory per sandbox.
+  Sandboxes(protocol::os::executor ex, const protocol::os::Clock& clock, std::filesystem::path root,
+            Store& store, Supervisors& supervisors);
+  ~Sandboxes();
+
+  // Once, before anybody is let in: reads the records, and finishes removals that an earlier agent
+  // began.
+  awaitable<result<void>> load();
+  // Ends what an earlier agent's clients had running; their results are taken. Returns when all is
+  // reaped.
+  awaitable<void> end_orphans();
+
+  // std::nullopt too when it is somebody else's.
+  std::optional<Sandbox> find(const std::string& id, const std::string& user) const;
+  std::vector<Sandbox> of(const std::string& user) const;
+  // The one that a stock client means: an id, the only id that begins so (4 characters or more),
+  // or, by the names `sandbox` and `rwx-cli`, the caller's only or latest used one. Errc::not_found
+  // and refused (several) say so to a person.
+  result<Sandbox> resolve(const std::string& name, const std::string& user) const;
+  // Whose sandbox has exactly this id, whoever asks.
+  std::optional<std::string> owner(const std::string& id) const;
+
+  // Makes the sandbox, or finds it as it is. Errc::bad_input, exists (another's id), no_space ...
+  awaitable<result<Sandbox>> create(protocol::wire::Create wanted, std::string user);
+  awaitable<result<Sandbox>> set_ready(std::string id);
+  void note_synced(const std::string& id);
+
+  // Holds a sandbox in use: it is not removed under its user's feet without on_end being called
+  // first.
+  class Use {
+   public:
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    friend class Sandboxes;
+    struct Place;
+    explicit Use(std::unique_ptr<Place> place);
+    std::unique_ptr<Place> place_;
+  };
+  // Errc::not_found when it is gone or going. `on_end` is called once when the sandbox is being
+  // ended; let go of the Use soon after.
+  result<std::unique_ptr<Use>> use(const std::string& id, std::function<void()> on_end);
+
+  // Ends its users and jobs, removes its files and its record. The caller must not hold a Use of
+  // it. Errc::not_found; busy when something keeps using it; no_space, denied ... when its files
+  // could not be removed (they are, at the next start).
+  awaitable<result<void>> remove(std::string id);
+
+  // Returns when every record that is written in the background is written.
+  awaitable<void> settled();
+
+  std::filesystem::path directory(const std::string& id) const { return root_ / id; }
+  std::int64_t now() const;                                        // seconds since 1970
+  protocol::wire::SandboxInfo info(const Sandbox& sandbox) const;  // without holders and waiting
+
+ private:
+  struct Entry;
+  using Entries = std::map<std::string, std::shared_ptr<Entry>>;
+
+  std::shared_ptr<Entry> entry(const std::string& id) const;
+  result<void> make_directories(const Sandbox& sandbox) const;
+  awaitable<void> end_orphans_of(std::string id);
+  awaitable<result<void>> shut_down(std::string id);
+  awaitable<result<void>> remove_now(std::string id, std::shared_ptr<Entry> entry);
+  // Moves a directory out of the way, and deletes it in the background.
+  result<void> discard(const std::filesystem::path& directory);
+  void save_later(const Sandbox& sandbox);
+
+  protocol::os::executor ex_;
+  const protocol::os::Clock& clock_;
+  std::filesystem::path root_;
+  std::filesystem::path removing_;
+  Store& store_;
+  Supervisors& supervisors_;
+  Entries entries_;
+  std::size_t saving_ = 0;
+  protocol::os::Wakeup saved_;
+  std::unique_ptr<boost::asio::thread_pool> deleters_;
+};
+
+bool is_sandbox_id(const std::string& id);  // 32 lower-case hex digits
+
+}  // namespace agent

@@ -1,0 +1,55 @@
+// The way to a sandbox's supervisor: its unix socket, and the program that listens there, started
+// on demand. A supervisor outlives the agent that started it; this knows one by its socket, and by
+// nothing that could be out of date.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "protocol/os/async.h"
+#include "protocol/os/frame_stream.h"
+#include "protocol/os/wakeup.h"
+#include "protocol/wire/messages.h"
+
+namespace agent {
+
+using protocol::os::awaitable;
+using protocol::wire::result;
+
+struct SupervisorConnection {
+  std::unique_ptr<protocol::os::FrameStream> frames;
+  protocol::wire::Hello hello;  // what it answered
+};
+
+class Supervisors {
+ public:
+  static constexpr std::chrono::seconds kStartLimit{15};
+  static constexpr std::chrono::seconds kHelloLimit{10};
+
+  // `program` is what to start: this program.
+  Supervisors(protocol::os::executor ex, std::filesystem::path program)
+      : ex_(std::move(ex)), program_(std::move(program)) {}
+
+  // A new connection to the supervisor of the sandbox in `directory`, which is started when none
+  // listens there. Of several that ask at once one starts it. Errc::timed_out, denied, no_space, io
+  // ... name what could not be started.
+  awaitable<result<SupervisorConnection>> connect(std::filesystem::path directory,
+                                                  protocol::wire::Hello hello);
+  // The same, but Errc::not_found when none runs.
+  awaitable<result<SupervisorConnection>> find(std::filesystem::path directory,
+                                               protocol::wire::Hello hello);
+
+ private:
+  awaitable<result<void>> start(std::filesystem::path directory);
+  awaitable<result<SupervisorConnection>> greet(std::unique_ptr<protocol::os::ByteStream> stream,
+                                                protocol::wire::Hello hello);
+
+  protocol::os::executor ex_;
+  std::filesystem::path program_;
+  std::map<std::filesystem::path, std::shared_ptr<protocol::os::Wakeup>> starting_;
+};
+
+}  // namespace agent
