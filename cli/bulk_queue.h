@@ -1,0 +1,51 @@
+// Bytes of one bulk stream on their way from the reader of frames to whoever deals with them. What it holds is bounded by
+// the credit that its reader gives.
+#pragma once
+
+#include "protocol/os/wakeup.h"
+
+#include <deque>
+#include <optional>
+#include <string>
+
+namespace cli {
+
+class BulkQueue {
+ public:
+  explicit BulkQueue(protocol::os::executor executor) : wakeup_(executor) {}
+
+  // An empty payload is the end, as on the wire.
+  void push(std::string bytes) {
+    if (bytes.empty()) {
+      ended_ = true;
+    } else if (!ended_) {
+      chunks_.push_back(std::move(bytes));
+    }
+    wakeup_.notify();
+  }
+  // The stream is over, whether or not its end was seen.
+  void cut() {
+    ended_ = true;
+    wakeup_.notify();
+  }
+
+  // The next bytes; std::nullopt at the end. One reader.
+  protocol::os::awaitable<std::optional<std::string>> next() {
+    while (chunks_.empty() && !ended_) {
+      co_await wakeup_.wait();
+    }
+    std::optional<std::string> bytes;
+    if (!chunks_.empty()) {
+      bytes = std::move(chunks_.front());
+      chunks_.pop_front();
+    }
+    co_return bytes;
+  }
+
+ private:
+  protocol::os::Wakeup wakeup_;
+  std::deque<std::string> chunks_;
+  bool ended_ = false;
+};
+
+}  // namespace cli

@@ -1,0 +1,276 @@
+#include "cli/commands.h"
+
+#include "cli/command_runs.h"
+#include "cli/error.h"
+#include "protocol/wire/quoting.h"
+
+#include <boost/program_options.hpp>
+
+#include <algorithm>
+#include <set>
+
+namespace cli {
+namespace options = boost::program_options;
+
+namespace {
+
+const Option kDir{"dir,d", "DIR", "work as if started in DIR"};
+const Option kId{"id", "ID", "the sandbox with this id, whatever the project and branch"};
+const Option kOpen{"open", nullptr, "print the sandbox's URL, too"};
+const Option kInit{"init", "KEY=VALUE", "environment of the setup commands, when a sandbox is made; may be repeated"};
+const Option kIsolation{"isolation", "MODE", "auto, bwrap or none: what a new sandbox runs in"};
+const Option kInclude{"include", "PATH", "carry this ignored path, too; may be repeated"};
+const Option kWaitLock{"wait", "DURATION", "wait for the lock, without limit or so long (90, 5m, 1h30m)", "inf"};
+const Option kNoWait{"no-wait", nullptr, "do not wait for the lock: exit 75 at once when it is held"};
+
+}  // namespace
+
+const std::vector<Option>& global_options() {
+  static const std::vector<Option> rows = {
+      {"json", nullptr, "answer with one line of JSON on stdout, errors too"},
+      {"box", "NAME|HOST:PORT", "the box to use (default: local, the agent on this machine)"},
+      {"color", "WHEN", "auto, always or never"},
+      {"trace", nullptr, "show on stderr each message as it is sent and answered"},
+      {"help,h", nullptr, "show this help"},
+      {"version", nullptr, "show the version"},
+  };
+  return rows;
+}
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> rows = {
+      {"init", "Write a commented configuration file", "init [FILE]",
+       "Writes FILE, or .sandbox.yml at the project's root. A file that is there is left as it is.", {kDir}, 1, false,
+       run_init},
+      {"start", "Make this project's sandbox, or find it", "start [CONFIG]",
+       "Makes the sandbox of this project and branch and runs its setup commands. One that is there is named and\n"
+       "left as it is. With --id, an existing sandbox becomes the one of this project and branch.",
+       {kDir, kId, kOpen,
+        {"wait", "DURATION", "wait until it is ready, also when another process is making it", "inf"}, kNoWait, kInit,
+        kIsolation, kInclude},
+       1, false, run_start},
+      {"exec", "Run a command in this project's sandbox", "exec [CONFIG] -- COMMAND [ARGUMENT...]",
+       "Sends the work tree, runs COMMAND in the sandbox, in the same directory as here, and brings changed files\n"
+       "back. Makes the sandbox when there is none. Ends with the command's status; 254 when that is 0 and changes\n"
+       "could not all be brought back, 75 when the sandbox is busy, 124 when waiting timed out, 255 when we failed.",
+       {kDir, kId, kOpen, {"reset", nullptr, "end the old sandbox first and make a new one"}, kInit,
+        {"cwd", "DIR", "directory in the sandbox, from the project's root (default: the same as here)"},
+        {"env,e", "NAME[=VALUE]", "set a variable for the command; without a value, the one from here; may be repeated"},
+        {"tty,t", nullptr, "give the command a terminal"},
+        {"no-stdin,n", nullptr, "give the command no input"},
+        kWaitLock, kNoWait, {"no-sync", nullptr, "accepted and ignored: an exec always syncs"}, kIsolation, kInclude},
+       1, true, run_exec},
+      {"push", "Send the work tree without running anything", "push", "", {kDir, kId, kInclude, kWaitLock, kNoWait}, 0,
+       false, run_push},
+      {"pull", "Bring back what earlier commands changed", "pull",
+       "Brings results that were not brought back when their command ended. Runs nothing and waits for no lock.",
+       {kDir, kId}, 0, false, run_pull},
+      {"status", "Show this project's sandbox", "status", "", {kDir, kId}, 0, false, run_status},
+      {"list", "List sandboxes", "list", "", {}, 0, false, run_list},
+      {"stop", "End this project's sandbox", "stop",
+       "Ends the sandbox and removes its files on the box. Results that were not brought back are lost with it.",
+       {kDir, kId, {"all", nullptr, "every sandbox on record"},
+        {"force", nullptr, "though a command runs in it; and forget it when its box cannot be asked"}},
+       0, false, run_stop},
+      {"reset", "End this project's sandbox and make a new one", "reset [CONFIG]", "",
+       {kDir, kId, kOpen, kInit, kWaitLock, kNoWait, kIsolation, kInclude}, 1, false, run_reset},
+      {"key", "Print the public key that boxes know you by", "key",
+       "The key is made on first use. A box lets you in when `sandbox-agent authorize` was run there with it.", {}, 0,
+       false, run_key},
+      {"ssh-config", "Print a Host block with which ssh reaches this project's sandbox", "ssh-config", "",
+       {kDir, kId, {"host", "NAME", "the name to use in the block"}}, 0, false, run_ssh_config},
+      {"version", "Print the version", "version", "", {}, 0, false, run_version},
+  };
+  return rows;
+}
+
+const Command* find_command(std::string_view name) {
+  const auto& rows = commands();
+  auto found = std::find_if(rows.begin(), rows.end(), [name](const Command& row) { return name == row.name; });
+  return found == rows.end() ? nullptr : &*found;
+}
+
+namespace {
+
+std::string long_name(const Option& option) {
+  std::string name = option.name;
+  return name.substr(0, name.find(','));
+}
+
+void add(options::options_description& description, const Option& option) {
+  if (option.value == nullptr) {
+    description.add_options()(option.name, option.help);
+    return;
+  }
+  auto* value = options::value<std::vector<std::string>>()->composing();
+  if (option.when_bare != nullptr) {
+    value->implicit_value({option.when_bare}, option.when_bare);
+  }
+  description.add_options()(option.name, value, option.help);
+}
+
+UserError misuse(const std::string& message, const Command* command) {
+  return UserError("arguments", message,
+                   command == nullptr ? "`sandbox --help` shows the commands."
+                                      : "Usage: sandbox " + std::string(command->usage) + "   (`sandbox " +
+                                            command->name + " --help` shows the options)",
+                   kMisuse);
+}
+
+// Is this word an option whose value is the next word? Asked only for those before the command's name.
+bool takes_next_word(std::string_view word) {
+  return std::any_of(global_options().begin(), global_options().end(), [word](const Option& option) {
+    return option.value != nullptr && word == "--" + long_name(option);
+  });
+}
+
+// Index of the command's name among `words`, or words.size().
+std::size_t command_index(const std::vector<std::string>& words) {
+  std::size_t at = 0;
+  while (at < words.size() && words[at].size() > 1 && words[at].front() == '-') {
+    at += takes_next_word(words[at]) ? 2 : 1;
+  }
+  return std::min(at, words.size());
+}
+
+std::string describe(const options::error& error) {
+  std::string text = error.what();
+  return text.empty() ? "bad arguments" : text;
+}
+
+Arguments sort_words(const std::vector<std::string>& words, const Command* command) {
+  options::options_description described;
+  for (const auto& option : global_options()) {
+    add(described, option);
+  }
+  if (command != nullptr) {
+    for (const auto& option : command->options) {
+      add(described, option);
+    }
+  }
+  options::options_description hidden;
+  hidden.add(described);
+  hidden.add_options()("positional", options::value<std::vector<std::string>>());
+  options::positional_options_description positions;
+  positions.add("positional", -1);
+
+  namespace style = options::command_line_style;
+  Arguments sorted;
+  try {
+    auto parsed = options::command_line_parser(words)
+                      .options(hidden)
+                      .positional(positions)
+                      .style(style::default_style & ~style::allow_guessing)
+                      .run();
+    for (const auto& option : parsed.options) {
+      if (option.position_key >= 0) {
+        sorted.positional.insert(sorted.positional.end(), option.value.begin(), option.value.end());
+        continue;
+      }
+      auto& values = sorted.options[option.string_key];
+      if (!option.value.empty()) {
+        values.insert(values.end(), option.value.begin(), option.value.end());
+        continue;
+      }
+      std::string bare;
+      if (command != nullptr) {
+        for (const auto& row : command->options) {
+          if (long_name(row) == option.string_key && row.when_bare != nullptr) {
+            bare = row.when_bare;
+          }
+        }
+      }
+      values.push_back(bare);
+    }
+  } catch (const options::error& error) {
+    throw misuse(describe(error), command);
+  }
+  return sorted;
+}
+
+}  // namespace
+
+ParsedLine parse_line(const std::vector<std::string>& words) {
+  auto dashes = std::find(words.begin(), words.end(), "--");
+  std::vector<std::string> head(words.begin(), dashes);
+  ParsedLine line;
+  std::size_t at = command_index(head);
+  if (at < head.size()) {
+    line.command = find_command(head[at]);
+    if (line.command == nullptr) {
+      throw misuse("there is no command `" + protocol::wire::printable(head[at], 80) + "`", nullptr);
+    }
+    head.erase(head.begin() + static_cast<std::ptrdiff_t>(at));
+  }
+  line.arguments = sort_words(head, line.command);
+  if (dashes != words.end()) {
+    line.arguments.separated = true;
+    line.arguments.command.assign(dashes + 1, words.end());
+  }
+  if (line.arguments.has("help") || line.arguments.has("version") || line.command == nullptr) {
+    return line;
+  }
+  const Command& command = *line.command;
+  if (line.arguments.positional.size() > command.most_positional) {
+    const std::string& extra = line.arguments.positional[command.most_positional];
+    throw misuse("`" + protocol::wire::printable(extra, 80) + "` is one argument too many" +
+                     (command.takes_command ? ": the command to run stands after `--`" : ""),
+                 &command);
+  }
+  if (line.arguments.separated && !command.takes_command) {
+    if (!line.arguments.command.empty()) {
+      throw misuse("`" + std::string(command.name) + "` runs no command: nothing may follow `--`", &command);
+    }
+  }
+  if (command.takes_command && line.arguments.command.empty()) {
+    throw misuse("there is no command to run: it stands after `--`", &command);
+  }
+  return line;
+}
+
+namespace {
+
+std::string option_lines(const std::vector<Option>& rows) {
+  std::string text;
+  for (const auto& option : rows) {
+    std::string name = option.name;
+    auto comma = name.find(',');
+    std::string left = comma == std::string::npos ? "      --" + name
+                                                  : "  -" + name.substr(comma + 1) + ", --" + name.substr(0, comma);
+    if (option.value != nullptr) {
+      left += option.when_bare != nullptr ? "[=" + std::string(option.value) + "]" : " " + std::string(option.value);
+    }
+    left.resize(std::max<std::size_t>(left.size() + 2, 30), ' ');
+    text += left + option.help + "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string overview() {
+  std::string text =
+      "Runs commands on another machine as if they ran here.\n\n"
+      "Usage: sandbox [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n";
+  for (const auto& row : commands()) {
+    std::string left = "  " + std::string(row.name);
+    left.resize(14, ' ');
+    text += left + row.summary + "\n";
+  }
+  return text + "\nOptions of every command:\n" + option_lines(global_options()) +
+         "\n`sandbox COMMAND --help` shows a command's own options.\n"
+         "Example: sandbox exec -- make test\n";
+}
+
+std::string help(const Command& command) {
+  std::string text = std::string(command.summary) + ".\n\nUsage: sandbox " + command.usage + "\n";
+  if (*command.details != '\0') {
+    text += "\n" + std::string(command.details) + "\n";
+  }
+  if (!command.options.empty()) {
+    text += "\nOptions:\n" + option_lines(command.options);
+  }
+  return text + "\nOptions of every command:\n" + option_lines(global_options());
+}
+
+}  // namespace cli

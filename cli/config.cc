@@ -1,0 +1,260 @@
+#include "cli/config.h"
+
+#include "cli/digest.h"
+#include "cli/error.h"
+#include "protocol/os/paths.h"
+#include "protocol/wire/quoting.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace cli {
+namespace fs = std::filesystem;
+using protocol::wire::Errc;
+using protocol::wire::printable;
+
+namespace {
+
+// Reads one document, and says where what is wrong is.
+class Reader {
+ public:
+  explicit Reader(const fs::path& file) : file_(file.string()) {}
+
+  [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what, const std::string& next = {}) const {
+    int line = mark.line < 0 ? 1 : mark.line + 1;
+    throw UserError("config", file_ + ":" + std::to_string(line) + ": " + what, next);
+  }
+
+  std::string text(const YAML::Node& node, const std::string& key) const {
+    if (!node.IsScalar()) {
+      fail(node.Mark(), "`" + key + "` must be a text");
+    }
+    std::string value = node.Scalar();
+    if (value.find('\0') != std::string::npos) {
+      fail(node.Mark(), "`" + key + "` contains a zero byte");
+    }
+    return value;
+  }
+
+  std::vector<std::string> list(const YAML::Node& node, const std::string& key, bool single) const {
+    std::vector<std::string> values;
+    if (node.IsNull()) {
+      return values;
+    }
+    if (single && node.IsScalar()) {
+      return {text(node, key)};
+    }
+    if (!node.IsSequence()) {
+      fail(node.Mark(), "`" + key + "` must be a list");
+    }
+    for (const auto& item : node) {
+      values.push_back(text(item, key));
+      if (values.back().empty()) {
+        fail(item.Mark(), "`" + key + "` has an empty entry");
+      }
+    }
+    return values;
+  }
+
+  void env(const YAML::Node& node, std::map<std::string, std::string>& out) const {
+    if (node.IsNull()) {
+      return;
+    }
+    if (!node.IsMap()) {
+      fail(node.Mark(), "`env` must be a map of names to values");
+    }
+    for (const auto& item : node) {
+      std::string name = text(item.first, "env");
+      if (name.empty() || name.find('=') != std::string::npos) {
+        fail(item.first.Mark(), "`" + printable(name, 80) + "` is no name for a variable");
+      }
+      if (out.count(name) != 0) {
+        fail(item.first.Mark(), "`env." + printable(name, 80) + "` is there twice");
+      }
+      out[name] = item.second.IsNull() ? "" : text(item.second, "env." + name);
+    }
+  }
+
+  void sync(const YAML::Node& node, Config& config) const {
+    if (node.IsNull()) {
+      return;
+    }
+    if (!node.IsMap()) {
+      fail(node.Mark(), "`sync` must be a map with `include` and `depth`");
+    }
+    for (const auto& item : node) {
+      std::string key = text(item.first, "sync");
+      if (key == "include") {
+        config.includes = list(item.second, "sync.include", false);
+        config.includes_line = item.first.Mark().line + 1;
+      } else if (key == "depth") {
+        std::string value = text(item.second, "sync.depth");
+        auto parsed = std::from_chars(value.data(), value.data() + value.size(), config.depth);
+        if (value.empty() || parsed.ec != std::errc() || parsed.ptr != value.data() + value.size()) {
+          fail(item.second.Mark(), "`sync.depth` must be a number of commits, 0 for all: " + printable(value, 80));
+        }
+      } else {
+        fail(item.first.Mark(), "there is no key `sync." + printable(key, 80) + "`", "Known: sync.include, sync.depth.");
+      }
+    }
+  }
+
+  void key(const std::string& name, const YAML::Node& at, const YAML::Node& value, Config& config) const {
+    if (name == "box") {
+      config.box = text(value, name);
+      config.box_line = at.Mark().line + 1;
+    } else if (name == "setup") {
+      config.setup = list(value, name, true);
+    } else if (name == "env") {
+      env(value, config.env);
+    } else if (name == "shell") {
+      config.shell = text(value, name);
+      if (config.shell.empty() || config.shell.front() != '/') {
+        fail(value.Mark(), "`shell` must be an absolute path: " + printable(config.shell, 80));
+      }
+    } else if (name == "sync") {
+      sync(value, config);
+    } else if (name == "isolation") {
+      config.isolation = text(value, name);
+      config.isolation_line = at.Mark().line + 1;
+      if (config.isolation != "auto" && config.isolation != "bwrap" && config.isolation != "none") {
+        fail(value.Mark(), "`isolation` must be auto, bwrap or none: " + printable(config.isolation, 80));
+      }
+    } else {
+      fail(at.Mark(), "there is no key `" + printable(name, 80) + "`",
+           "Known: box, setup, env, shell, sync.include, sync.depth, isolation.");
+    }
+  }
+
+ private:
+  std::string file_;
+};
+
+}  // namespace
+
+Config parse_config(std::string_view text, const fs::path& file) {
+  Reader reader(file);
+  Config config;
+  config.file = file;
+  config.digest = digest(text);
+  if (!protocol::wire::is_utf8(text)) {
+    throw UserError("config", file.string() + ":1: the file is not UTF-8 text");
+  }
+  try {
+    YAML::Node root = YAML::Load(std::string(text));
+    if (root.IsNull()) {
+      return config;
+    }
+    if (!root.IsMap()) {
+      reader.fail(root.Mark(), "the file must be a map of keys to values");
+    }
+    std::vector<std::string> seen;
+    for (const auto& item : root) {
+      std::string name = reader.text(item.first, "key");
+      if (std::find(seen.begin(), seen.end(), name) != seen.end()) {
+        reader.fail(item.first.Mark(), "`" + printable(name, 80) + "` is there twice");
+      }
+      seen.push_back(name);
+      reader.key(name, item.first, item.second, config);
+    }
+  } catch (const YAML::Exception& error) {
+    reader.fail(error.mark, error.msg);
+  }
+  return config;
+}
+
+Config load_config(const std::string& named, const fs::path& directory, const fs::path& root) {
+  auto read = [](const fs::path& file) {
+    auto text = protocol::os::read_file(file, 1024 * 1024);
+    if (!text) {
+      throw UserError("config", "cannot read the configuration file " + file.string() + ": " + text.error().what,
+                      "`sandbox init` writes one.", text.error().code == Errc::not_found ? kMisuse : kFailed);
+    }
+    return parse_config(*text, file);
+  };
+  if (!named.empty()) {
+    std::error_code error;
+    fs::path file = fs::canonical(directory / named, error);
+    if (error) {
+      throw UserError("config", "there is no configuration file " + (directory / named).string(),
+                      "`sandbox init " + named + "` writes one; the command to run stands after `--`.", kMisuse);
+    }
+    if (!fs::is_regular_file(file, error)) {
+      throw UserError("config", file.string() + " is not a file", "Name a .yml file.", kMisuse);
+    }
+    return read(file);
+  }
+  for (fs::path at = directory;; at = at.parent_path()) {
+    std::error_code error;
+    if (fs::exists(at / kConfigName, error)) {
+      return read(at / kConfigName);
+    }
+    if (at == root || at == at.root_path()) {
+      return {};
+    }
+  }
+}
+
+void apply_consent(Config& config, const Consent& consent) {
+  auto refuse = [&config](int line, const std::string& what, const std::string& option) {
+    throw UserError("config", config.file.string() + ":" + std::to_string(line) + ": " + what +
+                                  " reaches beyond the sandbox, so the file alone may not say it",
+                    "If you want it, say it too: " + option);
+  };
+  if (config.box_line != 0 && consent.box.empty()) {
+    refuse(config.box_line, "`box`", "--box " + printable(config.box, 200));
+  }
+  if (config.isolation == "none" && consent.isolation.empty()) {
+    refuse(config.isolation_line, "`isolation: none`", "--isolation none");
+  }
+  for (const auto& path : config.includes) {
+    if (std::find(consent.includes.begin(), consent.includes.end(), path) == consent.includes.end()) {
+      refuse(config.includes_line, "`sync.include`", "--include " + protocol::wire::shell_quote(printable(path, 200)));
+    }
+  }
+  if (!consent.box.empty()) {
+    config.box = consent.box;
+  }
+  if (!consent.isolation.empty()) {
+    config.isolation = consent.isolation;
+  }
+  for (const auto& path : consent.includes) {
+    if (std::find(config.includes.begin(), config.includes.end(), path) == config.includes.end()) {
+      config.includes.push_back(path);
+    }
+  }
+}
+
+std::string config_template() {
+  return R"(# What this project asks of its sandbox. Every key may be left out.
+
+# Commands that run once, when the sandbox is made. One that fails ends the start.
+#setup:
+#  - ./configure
+#  - npm ci
+
+# Variables of every command.
+#env:
+#  CI: "1"
+
+# The shell for setup commands (default: /bin/sh).
+#shell: /bin/bash
+
+#sync:
+#  # How many commits of history to send (default: 50; 0: all).
+#  depth: 50
+#  # Ignored paths to carry all the same. Needs --include on the command line, too.
+#  include:
+#    - .env.test
+
+# The box to run on. Needs --box on the command line, too.
+#box: rig1
+
+# auto, bwrap or none. `none` needs --isolation on the command line, too.
+#isolation: auto
+)";
+}
+
+}  // namespace cli

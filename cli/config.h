@@ -1,0 +1,53 @@
+// .sandbox.yml: what a project asks for. Found by walking up to the project's root and no further; none is needed.
+// Unknown keys and wrong types are errors that name file and line. What reaches beyond the sandbox (box,
+// isolation: none, sync.include) is obeyed only when the command line says it too.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace cli {
+
+inline constexpr const char* kConfigName = ".sandbox.yml";
+
+struct Config {
+  std::filesystem::path file;  // absolute; empty: there is none
+  std::string digest;          // of its bytes
+  std::string box;             // empty: not set; and so on
+  std::vector<std::string> setup;
+  std::map<std::string, std::string> env;
+  std::string shell;
+  std::vector<std::string> includes;
+  std::uint32_t depth = 50;
+  std::string isolation;  // auto, bwrap, none or empty
+  // Lines of the keys that need the command line's consent; 0: not there.
+  int box_line = 0;
+  int isolation_line = 0;
+  int includes_line = 0;
+};
+
+// What the command line says about the same things.
+struct Consent {
+  std::string box;
+  std::string isolation;
+  std::vector<std::string> includes;
+};
+
+// `text` as the content of `file`. Throws UserError ("FILE:LINE: ...").
+Config parse_config(std::string_view text, const std::filesystem::path& file);
+
+// The file named on the command line (relative to `directory`), else the nearest .sandbox.yml from `directory` up to `root`, else none.
+Config load_config(const std::string& named, const std::filesystem::path& directory, const std::filesystem::path& root);
+
+// Refuses what reaches beyond the sandbox without consent, then lays the command line over the file.
+void apply_consent(Config& config, const Consent& consent);
+
+// What `sandbox init` writes.
+std::string config_template();
+
+}  // namespace cli

@@ -1,0 +1,156 @@
+#include "cli/connection.h"
+
+#include "cli/context.h"
+#include "cli/error.h"
+#include "cli/local_agent.h"
+
+#include "protocol/wire/directives.h"
+#include "protocol/wire/quoting.h"
+
+#include <utility>
+
+namespace cli {
+namespace os = protocol::os;
+namespace ssh = protocol::ssh;
+namespace wire = protocol::wire;
+
+namespace {
+
+constexpr const char* kSshUser = "sandbox";
+
+struct Attempt {
+  wire::result<std::shared_ptr<ssh::ClientConnection>> ssh = wire::Failure(wire::Errc::io);
+  std::string seen_key;  // the host key that was shown
+};
+
+os::awaitable<Attempt> attempt(Context& context, const ssh::PrivateKey& key, Address address, std::string pinned) {
+  auto seen = std::make_shared<std::string>();
+  ssh::ClientOptions options;
+  options.host = address.host;
+  options.port = address.port;
+  options.user = kSshUser;
+  options.check_host_key = [seen, pinned](const ssh::PublicKey& host_key) {
+    *seen = host_key.text();
+    return pinned.empty() || pinned == host_key.text();
+  };
+  context.trace.event("connecting to " + address.text());
+  Attempt done;
+  done.ssh = co_await ssh::connect(context.executor, key, std::move(options));
+  done.seen_key = *seen;
+  if (done.ssh) {
+    context.trace.event("connected to " + address.text());
+  }
+  co_return done;
+}
+
+UserError not_connected(const Box& box, const wire::Failure& failure, const ssh::PrivateKey& key) {
+  std::string at = box.name == box.address.text() ? box.name : box.name + " (" + box.address.text() + ")";
+  if (failure.code == wire::Errc::denied) {
+    return UserError("box", "the box " + at + " does not accept this user's key",
+                     "On the box: sandbox-agent authorize --state DIR --user NAME '" + key.public_key().text() + "'");
+  }
+  if (failure.code == wire::Errc::timed_out) {
+    return UserError("box", "the box " + at + " does not answer in time", "Is it on, and is the port open? Nothing was changed.");
+  }
+  return UserError("box", "cannot reach the box " + at + ": " + failure.what,
+                   "Is its agent running, and is the address right? Nothing was changed.");
+}
+
+UserError other_key(const Context& context, const Box& box, const std::string& seen) {
+  auto shown = ssh::PublicKey::parse(seen);
+  return UserError("box", "the box " + box.name + " at " + box.address.text() + " has another host key than before" +
+                              (shown ? ": " + shown->fingerprint() : ""),
+                   "Somebody may be in between. If the box was set up anew, remove its hostKey from " +
+                       context.paths.boxes().string() + ".");
+}
+
+os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context, const ssh::PrivateKey& key, bool may_start) {
+  LocalAgent agent(context.environment, context.paths, context.executor);
+  std::optional<AgentAddress> found = agent.running();
+  std::optional<wire::Failure> failure;
+  // The second round is for an agent that ended between saying where it listens and our coming.
+  for (int round = 0; round < 3; ++round) {
+    int tried = 0;
+    if (found) {
+      Attempt done = co_await attempt(context, key, found->address, found->host_key);
+      if (done.ssh) {
+        Box box{kLocalBox, found->address, found->host_key};
+        auto connection = std::make_shared<Connection>(context.executor, *done.ssh, box);
+        co_return connection;
+      }
+      failure = done.ssh.error();
+      // An agent that takes no key of ours (or only others') runs: let the key in, without starting a second one.
+      bool let_in = failure->code == wire::Errc::denied;
+      tried = let_in || failure->code == wire::Errc::timed_out ? 0 : found->pid;
+    }
+    if (!may_start) {
+      co_return nullptr;
+    }
+    agent.start(key.public_key());
+    AgentAddress started = co_await agent.wait(tried);
+    found = started;
+  }
+  throw not_connected(Box{kLocalBox, found->address, {}}, *failure, key);
+}
+
+}  // namespace
+
+os::awaitable<std::unique_ptr<Session>> Connection::open_session(Trace& trace) {
+  std::string directive = std::string(wire::text(wire::Directive::session)) + " {\"version\":" +
+                          std::to_string(wire::kProtocolVersion) + "}";
+  trace.event(directive);
+  auto stream = co_await ssh_->exec(directive);
+  if (!stream) {
+    throw UserError("box", "the box " + box_.name + " opens no session: " + stream.error().what);
+  }
+  auto session = std::make_unique<Session>(executor_, std::move(*stream), trace, "the box " + box_.name);
+  co_return session;
+}
+
+std::string Connection::url(const std::string& sandbox) const { return "ssh://" + sandbox + "@" + box_.address.text(); }
+
+ssh::PrivateKey own_key(const Context& context) {
+  auto key = ssh::PrivateKey::load_or_make(context.paths.key(), user_name(context.environment) + "@sandbox");
+  if (!key) {
+    throw UserError("box", "cannot use this user's key " + context.paths.key().string() + ": " + key.error().what,
+                    key.error().code == wire::Errc::bad_input
+                        ? "Move that file away to have a new one made; keys with a passphrase cannot be used."
+                        : "Make that file and its directory yours.");
+  }
+  return *key;
+}
+
+os::awaitable<std::shared_ptr<Connection>> connect(Context& context, const std::string& name) {
+  ssh::PrivateKey key = own_key(context);
+  if (name == kLocalBox) {
+    auto local = co_await connect_local(context, key, true);
+    co_return local;
+  }
+  Box box = find_box(context.paths, name);
+  Attempt done = co_await attempt(context, key, box.address, box.host_key);
+  if (!done.ssh) {
+    if (!box.host_key.empty() && !done.seen_key.empty() && done.seen_key != box.host_key) {
+      throw other_key(context, box, done.seen_key);
+    }
+    throw not_connected(box, done.ssh.error(), key);
+  }
+  if (box.host_key.empty()) {
+    box.host_key = pin_host_key(context.paths, box, done.seen_key);
+    if (box.host_key != done.seen_key) {
+      throw other_key(context, box, done.seen_key);
+    }
+    auto shown = ssh::PublicKey::parse(done.seen_key);
+    context.output.note("sandbox: first contact with " + box.name + ": its host key is kept (" +
+                        (shown ? shown->fingerprint() : done.seen_key) + ")");
+  }
+  auto connection = std::make_shared<Connection>(context.executor, *done.ssh, box);
+  co_return connection;
+}
+
+os::awaitable<std::shared_ptr<Connection>> connect_if_running(Context& context) {
+  ssh::PrivateKey key = own_key(context);
+  auto local = co_await connect_local(context, key, false);
+  co_return local;
+}
+
+}  // namespace cli

@@ -1,0 +1,326 @@
+// sandbox exec: find or make the sandbox, send the work tree, run the command, bring the changes back.
+#include "cli/command_runs.h"
+#include "cli/report.h"
+#include "cli/replace.h"
+#include "cli/standard_streams.h"
+#include "cli/starter.h"
+#include "cli/target.h"
+#include "protocol/os/offload.h"
+#include "protocol/os/process.h"
+#include "protocol/os/wakeup.h"
+#include "protocol/wire/quoting.h"
+
+#include <boost/json.hpp>
+
+#include <signal.h>
+
+namespace cli {
+namespace json = boost::json;
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+
+namespace {
+
+constexpr int kMostRounds = 5;  // a sandbox that is gone each time we come
+
+// The directory in the sandbox: --cwd, else the same as here.
+std::string sandbox_directory(const Arguments& arguments, const Project& project) {
+  auto named = arguments.value("cwd");
+  if (!named) {
+    return project.subdirectory();
+  }
+  std::filesystem::path path = *named;
+  if (path.is_absolute()) {
+    path = path.lexically_normal().lexically_relative(project.root);
+  }
+  path = path.lexically_normal();
+  if (path.empty() || *path.begin() == "..") {
+    throw UserError("arguments", "--cwd " + wire::printable(*named, 200) + " is outside of " + project.root.string(), {}, kMisuse);
+  }
+  std::string text = path.string();
+  while (!text.empty() && text.back() == '/') {
+    text.pop_back();
+  }
+  return text == "." ? std::string() : text;
+}
+
+std::map<std::string, std::string> command_environment(const Context& context, const Config& config) {
+  std::map<std::string, std::string> variables = config.env;
+  for (const auto& text : context.arguments.values("env")) {
+    auto equals = text.find('=');
+    std::string name = text.substr(0, equals);
+    if (name.empty()) {
+      throw UserError("arguments", "--env takes NAME=VALUE or NAME, not `" + wire::printable(text, 80) + "`", {}, kMisuse);
+    }
+    if (equals != std::string::npos) {
+      variables.insert_or_assign(name, text.substr(equals + 1));
+    } else if (context.environment.variables.count(name) != 0) {
+      variables.insert_or_assign(name, context.environment.get(name));
+    }
+  }
+  return variables;
+}
+
+wire::Exec exec_message(const Context& context, const Target& target) {
+  const Arguments& arguments = context.arguments;
+  wire::Exec exec;
+  exec.argv = arguments.command;
+  exec.env = command_environment(context, target.config);
+  exec.cwd = sandbox_directory(arguments, target.project);
+  exec.shell = target.config.shell;
+  exec.interactive_input = context.environment.stdin_open && !arguments.has("no-stdin") && has_input(0);
+  if (arguments.has("tty")) {
+    os::WindowSize size = os::window(context.environment.stdin_is_terminal ? 0 : 1).value_or(os::WindowSize{});
+    wire::Terminal terminal;
+    std::string term = context.environment.get("TERM");
+    terminal.term = term.empty() ? "xterm" : term;
+    terminal.rows = size.rows;
+    terminal.columns = size.columns;
+    exec.terminal = terminal;
+  }
+  return exec;
+}
+
+// A snapshot in the making, beside the connecting.
+struct Snapshotting {
+  explicit Snapshotting(os::executor executor) : ended(executor) {}
+  std::optional<Prepared> prepared;
+  std::exception_ptr failed;
+  os::Wakeup ended;
+
+  static os::awaitable<void> take(std::shared_ptr<Snapshotting> self, boost::asio::thread_pool* pool,
+                                  std::shared_ptr<protocol::sync::Origin> origin, std::string sandbox) {
+    try {
+      auto work = [origin, sandbox] { return prepare(*origin, sandbox); };
+      Prepared prepared = co_await os::offload(*pool, std::move(work));
+      self->prepared = std::move(prepared);
+    } catch (...) {
+      self->failed = std::current_exception();
+    }
+    self->ended.notify();
+  }
+
+  static os::awaitable<Prepared> result(std::shared_ptr<Snapshotting> self) {
+    while (!self->prepared && !self->failed) {
+      co_await self->ended.wait();
+    }
+    if (self->failed) {
+      std::rethrow_exception(self->failed);
+    }
+    co_return std::move(*self->prepared);
+  }
+};
+
+// What signals mean while an exec goes on.
+class Interruptions {
+ public:
+  Interruptions(Context& context, SessionClient& client, StandardStreams& streams)
+      : context_(context), client_(client), streams_(streams) {}
+
+  void operator()(int signal) {
+    if (signal == SIGWINCH) {
+      os::WindowSize size = os::window(0).value_or(os::WindowSize{});
+      client_.window(size.rows, size.columns);
+      return;
+    }
+    ++count_;
+    switch (client_.phase()) {
+      case SessionClient::Phase::running:
+        if (count_ > 2) {
+          give_up(signal, "gave up waiting for the command; the box ends it");
+        } else {
+          client_.signal(os::signal_name(signal));
+          if (count_ == 2 && signal == SIGINT) {
+            client_.signal("TERM");
+            context_.output.note("sandbox: ending the command; Ctrl+C once more leaves it to the box");
+          }
+        }
+        break;
+      case SessionClient::Phase::after:
+        if (!told_) {
+          told_ = true;
+          context_.output.note("sandbox: bringing changed files back; once more leaves them on the box");
+        } else {
+          give_up(signal, "interrupted; `sandbox pull` brings back what the command changed");
+        }
+        break;
+      default: give_up(signal, "interrupted before the command ran");
+    }
+  }
+
+ private:
+  void give_up(int signal, const std::string& message) {
+    streams_.end();
+    context_.give_up(UserError("command", message, {}, 128 + signal));
+  }
+
+  Context& context_;
+  SessionClient& client_;
+  StandardStreams& streams_;
+  int count_ = 0;
+  bool told_ = false;
+};
+
+// Everything about one exec that outlives a round of finding its sandbox.
+struct Exec {
+  Context& context;
+  Target target;
+  wire::Exec message;
+  Entry entry;
+  std::string url;
+  bool made = false;
+  bool reset_done = false;
+};
+
+os::awaitable<void> find_sandbox(Exec& exec, AgentStarter& starter) {
+  Context& context = exec.context;
+  bool reset = context.arguments.has("reset") && !exec.reset_done;
+  exec.made = false;
+  if (auto id = context.arguments.value("id")) {
+    if (!exec.reset_done) {
+      exec.entry = co_await named_entry(context, exec.target, *id);
+    }
+    if (!reset) {
+      co_return;  // also after a reset: the new one, whose id is another
+    }
+  }
+  Resolver resolver = make_resolver(context);
+  if (reset) {
+    std::string id = context.arguments.value("id").value_or("");
+    Replaced replaced = co_await replace_sandbox(context, exec.target, starter, id);
+    exec.entry = replaced.entry;
+    exec.reset_done = true;
+    exec.made = true;
+    co_return;
+  }
+  auto ancestors = [root = exec.target.project.root, environment = &context.environment](const std::vector<std::string>& commits) {
+    return ancestors_of_head(root, commits, *environment);
+  };
+  co_await resolver.adopt_detached(exec.target.key, ancestors);
+  Resolved resolved = co_await resolver.resolve(exec.target.request(), starter);
+  exec.entry = resolved.entry;
+  exec.made = resolved.made;
+}
+
+// std::nullopt: the sandbox was gone and has been forgotten, find another.
+os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams& streams) {
+  Context& context = exec.context;
+  AgentStarter starter(context, exec.target);
+  co_await find_sandbox(exec, starter);
+
+  std::shared_ptr<protocol::sync::Origin> origin = starter.origin();
+  if (!origin) {
+    origin = co_await open_origin(context, exec.target);
+  }
+  auto snapshotting = std::make_shared<Snapshotting>(context.executor);
+  os::spawn(context.executor, "snapshot", Snapshotting::take(snapshotting, &context.pool, origin, exec.entry.id));
+
+  std::shared_ptr<Connection> connection = starter.connection();
+  if (!connection) {
+    connection = co_await connect(context, exec.entry.key.box);
+  }
+  exec.url = connection->url(exec.entry.id);
+  Cycle cycle;
+  cycle.prepared = co_await Snapshotting::result(snapshotting);
+  std::unique_ptr<SessionClient> client = starter.take_client();
+  if (!client) {
+    client = co_await bind_sandbox(context, *connection, exec.entry, origin->id());
+  }
+
+  wire::LockRequested lock;
+  lock.verb = "exec";
+  lock.command = wire::printable(wire::shell_join(context.arguments.command), wire::kMaxTextBytes);
+  lock.wait_seconds = lock_wait(context.arguments, context.environment, exec.entry.key.box);
+  cycle.lock = lock;
+  cycle.exec = exec.message;
+  cycle.streams = &streams;
+  std::optional<CycleOutcome> outcome;
+  std::optional<BindFailed> gone;
+  {
+    auto interruptions = std::make_shared<Interruptions>(context, *client, streams);
+    SignalScope scope(context.signals, [interruptions](int signal) { (*interruptions)(signal); });
+    try {
+      outcome = co_await client->run(origin, std::move(cycle));
+    } catch (const BindFailed& failure) {
+      gone = failure;
+    }
+  }
+  if (gone) {
+    co_await forget_if_gone(context, *client, exec.entry, *gone);
+    auto forget = [origin, id = exec.entry.id] { origin->forget(id); return true; };
+    co_await os::offload(context.pool, std::move(forget));
+    co_return outcome;
+  }
+  co_await client->finish();
+  co_return outcome;
+}
+
+void report(Exec& exec, const CycleOutcome& outcome) {
+  Output& output = exec.context.output;
+  for (const auto& line : describe_outcome(outcome)) {
+    if (line.warning) {
+      output.warn(line.text);
+    } else {
+      output.note(line.text);
+    }
+  }
+  if (exec.context.arguments.has("open")) {
+    output.note(exec.url);
+  }
+  if (output.json()) {
+    json::object answer;
+    answer["RunID"] = exec.entry.id;
+    answer["ExitCode"] = exit_status(outcome);
+    answer["RunURL"] = exec.url;
+    add_outcome(answer, outcome);
+    answer["CommandStatus"] = outcome.exited ? command_status(*outcome.exited) : 0;
+    answer["Box"] = json_text(exec.entry.key.box);
+    answer["Created"] = exec.made;
+    answer["Fence"] = outcome.granted.fence;
+    output.json_line(answer);
+  }
+}
+
+}  // namespace
+
+os::awaitable<int> run_exec(Context& context) {
+  Target target = find_target(context);
+  wire::Exec message = exec_message(context, target);
+  lock_wait(context.arguments, context.environment, target.key.box);  // misuse shows before anything is made
+  if (context.arguments.has("reset") && context.arguments.has("id")) {
+    co_await aim_at(context, target, *context.arguments.value("id"));
+  }
+  Exec exec{context, std::move(target), std::move(message), {}, {}, false, false};
+
+  StandardStreams::Options options;
+  options.raw = exec.message.terminal.has_value() && context.environment.stdin_is_terminal;
+  StandardStreams streams(context.executor, context.output, options);
+
+  std::optional<CycleOutcome> outcome;
+  for (int round = 0; round < kMostRounds && !outcome; ++round) {
+    outcome = co_await run_once(exec, streams);
+    if (!outcome && context.arguments.has("id")) {
+      throw UserError("project", "the sandbox " + exec.entry.id + " is gone", "`sandbox list` shows those there are.");
+    }
+  }
+  if (!outcome) {
+    throw UserError("agent", "the sandbox is gone each time that a command comes", "Does something stop it all the time?");
+  }
+  if (outcome->refused) {
+    throw refused_error(*outcome->refused, exec.entry.key.box);
+  }
+  if (!exec.made && !exec.entry.config_digest.empty() && exec.entry.config_digest != exec.target.config.digest) {
+    context.output.note("sandbox: " + exec.target.config.file.string() +
+                        " has changed since the sandbox was made; `sandbox reset` makes a new one");
+  }
+  if (outcome->failed) {
+    for (const auto& line : describe_outcome(*outcome)) {
+      context.output.warn(line.text);
+    }
+    throw failed_error(*outcome->failed, exec.entry.key.box);
+  }
+  report(exec, *outcome);
+  co_return exit_status(*outcome);
+}
+
+}  // namespace cli

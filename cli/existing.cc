@@ -1,0 +1,45 @@
+#include "cli/existing.h"
+
+#include "cli/starter.h"
+
+namespace cli {
+namespace os = protocol::os;
+
+os::awaitable<Entry> existing_entry(Context& context, const Target& target) {
+  if (auto id = context.arguments.value("id")) {
+    Entry named = co_await named_entry(context, target, *id);
+    co_return named;
+  }
+  Resolver resolver = make_resolver(context);
+  auto ancestors = [root = target.project.root, environment = &context.environment](const std::vector<std::string>& commits) {
+    return ancestors_of_head(root, commits, *environment);
+  };
+  co_await resolver.adopt_detached(target.key, ancestors);
+  AgentStarter starter(context, target);
+  ResolveRequest request = target.request();
+  request.make = false;
+  Resolved resolved = co_await resolver.resolve(request, starter);
+  co_return resolved.entry;
+}
+
+os::awaitable<Existing> open_existing(Context& context, const Target& target, bool with_origin) {
+  Existing existing;
+  existing.entry = co_await existing_entry(context, target);
+  std::string origin_id(32, '0');
+  if (with_origin) {
+    existing.origin = co_await open_origin(context, target);
+    origin_id = existing.origin->id();
+  }
+  existing.connection = co_await connect(context, existing.entry.key.box);
+  existing.url = existing.connection->url(existing.entry.id);
+  existing.client = co_await bind_sandbox(context, *existing.connection, existing.entry, origin_id);
+  co_return existing;
+}
+
+os::awaitable<void> not_there(Context& context, Existing& existing, const BindFailed& failure) {
+  BindFailed gone = failure;
+  co_await forget_if_gone(context, *existing.client, existing.entry, gone);
+  throw UserError("project", "the sandbox " + existing.entry.id + " is gone", "`sandbox start` makes a new one.");
+}
+
+}  // namespace cli

@@ -1,0 +1,57 @@
+// The local box's agent: finds out where it listens, and starts it when nobody does. Two processes may do so at once: the
+// agent's own lock lets one live, and both find it.
+#pragma once
+
+#include "cli/boxes.h"
+#include "cli/environment.h"
+#include "cli/output.h"
+#include "protocol/os/async.h"
+#include "protocol/ssh/key.h"
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace cli {
+
+struct AgentAddress {
+  Address address;
+  std::string host_key;
+  int pid = 0;
+  std::string agent;
+};
+
+// What agent.json in this state directory says; std::nullopt when there is none, it is damaged or its process has ended.
+std::optional<AgentAddress> read_agent_address(const std::filesystem::path& state);
+
+// `sandbox-agent`: beside this program, in ../libexec, on PATH. Throws UserError naming the places.
+std::filesystem::path find_agent_program(const Environment& environment);
+
+// What an agent that outlives us may know of our environment.
+std::map<std::string, std::string> agent_environment(const Environment& environment);
+
+class LocalAgent {
+ public:
+  LocalAgent(const Environment& environment, const Paths& paths, protocol::os::executor executor)
+      : environment_(environment), paths_(paths), executor_(executor) {}
+
+  // The running agent's address, if one says that it runs.
+  std::optional<AgentAddress> running() const { return read_agent_address(paths_.agent()); }
+  // Lets our key in and starts an agent. Comes back at once: it will say its address when it listens. Throws UserError.
+  void start(const protocol::ssh::PublicKey& key);
+  // Waits until an agent says that it listens, not the one of process `besides`. Throws UserError with the end of its log
+  // when none does.
+  protocol::os::awaitable<AgentAddress> wait(int besides);
+
+ private:
+  void launch();
+  std::filesystem::path log() const { return paths_.agent() / "agent.log"; }
+  const Environment& environment_;
+  const Paths& paths_;
+  protocol::os::executor executor_;
+  std::shared_ptr<int> exit_status_;  // of the agent that we started, once it has ended
+};
+
+}  // namespace cli

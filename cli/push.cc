@@ -1,0 +1,57 @@
+// sandbox push: sends the work tree, under the lock, and runs nothing.
+#include "cli/command_runs.h"
+#include "cli/existing.h"
+#include "cli/report.h"
+
+#include <boost/json.hpp>
+
+namespace cli {
+namespace os = protocol::os;
+
+os::awaitable<int> run_push(Context& context) {
+  Target target = find_target(context);
+  lock_wait(context.arguments, context.environment, target.key.box);
+  Existing existing = co_await open_existing(context, target, true);
+  protocol::wire::LockRequested lock;
+  lock.verb = "push";
+  lock.wait_seconds = lock_wait(context.arguments, context.environment, existing.entry.key.box);
+  Cycle cycle;
+  cycle.lock = lock;
+  CycleOutcome outcome;
+  std::optional<BindFailed> gone;
+  try {
+    outcome = co_await existing.client->run(existing.origin, std::move(cycle));
+  } catch (const BindFailed& failure) {
+    gone = failure;
+  }
+  if (gone) {
+    co_await not_there(context, existing, *gone);
+  }
+  if (outcome.refused) {
+    throw refused_error(*outcome.refused, existing.entry.key.box);
+  }
+  Output& output = context.output;
+  for (const auto& line : describe_outcome(outcome)) {
+    if (line.warning) {
+      output.warn(line.text);
+    } else {
+      output.note(line.text);
+    }
+  }
+  if (outcome.failed) {
+    throw failed_error(*outcome.failed, existing.entry.key.box);
+  }
+  co_await existing.client->finish();
+  if (output.json()) {
+    boost::json::object answer;
+    answer["RunID"] = existing.entry.id;
+    answer["RunURL"] = existing.url;
+    add_outcome(answer, outcome);
+    output.json_line(answer);
+  } else {
+    output.line("Pushed local changes to sandbox.");
+  }
+  co_return exit_status(outcome);
+}
+
+}  // namespace cli

@@ -1,0 +1,31 @@
+// What a cycle did, for people (lines on stderr) and for programs (JSON). Pure.
+#pragma once
+
+#include "cli/session_client.h"
+
+#include <boost/json/object.hpp>
+
+#include <string>
+#include <vector>
+
+namespace cli {
+
+// Adds PulledFiles, DeletedFiles, Conflicts, Refused, LeftOut, Commits, Drift, Leftovers, Snapshot ... to an answer.
+void add_outcome(boost::json::object& answer, const CycleOutcome& outcome);
+
+// Lines that name what the user has to know: nothing when all went as wanted and nothing changed here.
+struct ReportLine {
+  bool warning = false;
+  std::string text;
+};
+std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome);
+
+// The exit status of a command that ran, before what could not be brought back is looked at.
+int command_status(const protocol::wire::Exited& exited);
+// With it: 0 becomes 254.
+int exit_status(const CycleOutcome& outcome);
+
+// "3 files: a, b, c", "12 files: a, b, c, d, e and 7 more"
+std::string name_files(const std::vector<std::string>& paths);
+
+}  // namespace cli

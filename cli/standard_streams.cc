@@ -1,0 +1,70 @@
+#include "cli/standard_streams.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+namespace cli {
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+
+namespace {
+
+os::Fd duplicate(int fd) { return os::Fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 3)); }
+
+}  // namespace
+
+bool has_input(int fd) {
+  int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY) {
+    return false;
+  }
+  struct stat status {};
+  bool null = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
+  return !null;
+}
+
+StandardStreams::StandardStreams(os::executor executor, Output& output, Options options)
+    : output_(output),
+      options_(options),
+      in_(os::FdStream::pair(executor, duplicate(options.input), os::Fd(), os::FdStream::Sharing::shared)),
+      out_(os::FdStream::pair(executor, os::Fd(), duplicate(options.output), os::FdStream::Sharing::shared)),
+      error_(os::FdStream::pair(executor, os::Fd(), duplicate(options.error), os::FdStream::Sharing::shared)) {}
+
+void StandardStreams::begin() {
+  output_.clear_transient();
+  if (options_.raw) {
+    if (auto raw = os::RawTerminal::enter(options_.input)) {
+      raw_.emplace(std::move(*raw));
+      output_.set_raw(true);
+    }
+  }
+}
+
+void StandardStreams::end() {
+  in_->close();
+  if (raw_) {
+    raw_.reset();
+    output_.set_raw(false);
+  }
+}
+
+os::awaitable<wire::result<void>> StandardStreams::write(wire::FrameKind stream, std::string bytes) {
+  output_.clear_transient();
+  auto& to = stream == wire::FrameKind::error ? *error_ : *out_;
+  wire::result<void> written = co_await to.write(std::as_bytes(std::span<const char>(bytes)));
+  co_return written;
+}
+
+os::awaitable<std::optional<std::string>> StandardStreams::read_input() {
+  std::string bytes(wire::kMaxBulkBytes, '\0');
+  std::optional<std::string> input;
+  auto got = co_await in_->read_some(std::as_writable_bytes(std::span<char>(bytes)));
+  if (got && *got != 0) {
+    bytes.resize(*got);
+    input = std::move(bytes);
+  }
+  co_return input;
+}
+
+}  // namespace cli

@@ -1,0 +1,250 @@
+#include "cli/starter.h"
+
+#include "cli/standard_streams.h"
+#include "protocol/os/process.h"
+#include "protocol/wire/quoting.h"
+
+#include <signal.h>
+
+namespace cli {
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+
+namespace {
+
+UserError another_agent(const Entry& entry) {
+  return UserError("agent", "another agent answers for the box " + entry.key.box + " than the one that has this sandbox",
+                   "If the box was set up anew, `sandbox stop --force --id " + entry.id + "` forgets the old sandbox.");
+}
+
+// Ctrl+C ends the setup command; that fails, and the start with it.
+Signals::Handler forward_to(SessionClient& client, Context& context) {
+  return [&client, &context, count = 0](int signal) mutable {
+    if (signal == SIGWINCH) {
+      return;
+    }
+    if (client.phase() != SessionClient::Phase::running || ++count > 2) {
+      context.give_up(UserError("setup", "interrupted", {}, 128 + signal));
+      return;
+    }
+    client.signal(os::signal_name(signal));
+    if (count == 2) {
+      client.signal("TERM");
+    }
+  };
+}
+
+}  // namespace
+
+os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Connection& connection, const Entry& entry,
+                                                           const std::string& origin_id) {
+  wire::Bind bind;
+  bind.sandbox = entry.id;
+  bind.origin = origin_id;
+  bind.user = user_name(context.environment);
+  auto session = co_await connection.open_session(context.trace);
+  auto client = std::make_unique<SessionClient>(context.executor, context.pool, std::move(session), context.output);
+  client->on_bound([entry](const wire::Bound& bound) {
+    if (!entry.agent.empty() && bound.agent != entry.agent) {
+      throw another_agent(entry);
+    }
+  });
+  client->bind(bind);
+  co_return client;
+}
+
+os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, const Entry& entry, const BindFailed& failure) {
+  Entry gone = entry;
+  wire::Failed failed = failure.failed;
+  if (wire::errc_from_name(failed.code) != wire::Errc::not_found) {
+    throw failed_error(failed, gone.key.box);
+  }
+  if (gone.agent.empty()) {
+    throw UserError("agent", "there is no sandbox " + gone.id + " on the box " + gone.key.box, "`sandbox list` shows them.");
+  }
+  wire::Message answer = co_await client.ask(wire::InfoRequest{});
+  const auto* info = std::get_if<wire::Info>(&answer);
+  if (info == nullptr || info->agent != gone.agent) {
+    throw another_agent(gone);
+  }
+  Resolver resolver = make_resolver(context);
+  co_await resolver.forget(gone.id, gone.agent);
+}
+
+os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& connection, const std::string& id, bool force,
+                                              std::string& agent) {
+  Entry entry;
+  entry.id = id;
+  entry.key.box = connection.box().name;
+  auto client = co_await bind_sandbox(context, connection, entry, std::string(32, '0'));
+  wire::result<void> outcome;
+  std::optional<wire::Failed> failed;
+  try {
+    wire::Bound bound = co_await client->bound();
+    agent = bound.agent;
+  } catch (const BindFailed& failure) {
+    failed = failure.failed;
+  }
+  if (failed) {
+    wire::Message answer = co_await client->ask(wire::InfoRequest{});
+    if (const auto* info = std::get_if<wire::Info>(&answer)) {
+      agent = info->agent;
+    }
+  } else {
+    wire::End end;
+    end.force = force;
+    wire::Message answer = co_await client->ask(end);
+    if (const auto* no = std::get_if<wire::Failed>(&answer)) {
+      failed = *no;
+    }
+  }
+  if (failed) {
+    outcome = wire::Failure(wire::errc_from_name(failed->code), failed->message);
+  }
+  client->session().close();
+  co_return outcome;
+}
+
+os::awaitable<void> AgentStarter::end_replaced(const Entry& entry) {
+  for (const auto& id : entry.ending) {
+    std::string agent;
+    auto ended = co_await end_sandbox(context_, *connection_, id, true, agent);
+    if (!ended && ended.error().code != wire::Errc::not_found) {
+      throw UserError("agent", "the sandbox " + id + ", which is to be replaced, does not end: " + ended.error().what);
+    }
+  }
+}
+
+os::awaitable<void> AgentStarter::run_setup_command(const std::string& text) {
+  std::string command = text;
+  wire::LockRequested lock;
+  lock.verb = "start";
+  lock.command = wire::printable(command, wire::kMaxTextBytes);
+  lock.wait_seconds = lock_wait(context_.arguments, context_.environment, target_.key.box);
+  wire::Exec exec;
+  exec.script = command;
+  exec.env = target_.config.env;
+  for (const auto& [name, value] : target_.init) {
+    exec.env.insert_or_assign(name, value);
+  }
+  exec.shell = target_.config.shell;
+  exec.interactive_input = false;
+
+  StandardStreams::Options to_stderr;
+  to_stderr.input = -1;
+  to_stderr.output = 2;
+  StandardStreams streams(context_.executor, context_.output, to_stderr);
+  Cycle cycle;
+  cycle.lock = lock;
+  cycle.exec = exec;
+  cycle.streams = &streams;
+  context_.output.note("sandbox: setup: " + wire::printable(command, 200));
+  CycleOutcome outcome;
+  {
+    SignalScope scope(context_.signals, forward_to(*client_, context_));
+    outcome = co_await client_->run(origin_, std::move(cycle));
+  }
+  if (outcome.refused) {
+    throw refused_error(*outcome.refused, target_.key.box);
+  }
+  std::string name = "the setup command `" + wire::printable(command, 200) + "`";
+  std::string next = "Mend it and start again; no sandbox was left behind.";
+  if (outcome.failed) {
+    UserError error = failed_error(*outcome.failed, target_.key.box);
+    throw UserError("setup", name + " failed: " + error.what(), next);
+  }
+  if (outcome.exited && !outcome.exited->signal.empty()) {
+    throw UserError("setup", name + " was ended by SIG" + wire::printable(outcome.exited->signal, 20), next);
+  }
+  if (outcome.exited && outcome.exited->status != 0) {
+    throw UserError("setup", name + " failed with status " + std::to_string(outcome.exited->status), next);
+  }
+  if (!outcome.all_brought_back()) {
+    context_.output.warn("not all that the setup changed could be brought back" +
+                         (outcome.not_merged.empty() ? std::string() : ": " + outcome.not_merged) + "; `sandbox pull` tries again");
+  }
+}
+
+os::awaitable<void> AgentStarter::set_up() {
+  for (const auto& command : target_.config.setup) {
+    co_await run_setup_command(command);
+  }
+}
+
+os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
+  Entry entry = wanted;
+  client_.reset();
+  if (!origin_) {
+    origin_ = co_await open_origin(context_, target_);
+  }
+  std::optional<UserError> failed;
+  try {
+    if (!connection_) {
+      connection_ = co_await connect(context_, entry.key.box);
+    }
+    co_await end_replaced(entry);
+  } catch (const UserError& error) {
+    failed = error;
+  }
+  if (failed) {
+    throw StartFailed(*failed, false);  // an earlier starter may have made it
+  }
+  wire::Create create;
+  create.sandbox = entry.id;
+  create.origin = origin_->id();
+  create.user = user_name(context_.environment);
+  create.project = entry.key.project;
+  create.branch = entry.key.branch;
+  create.config = entry.key.config;
+  create.isolation = "none";
+  auto session = co_await connection_->open_session(context_.trace);
+  client_ = std::make_unique<SessionClient>(context_.executor, context_.pool, std::move(session), context_.output);
+  client_->create(create);
+  wire::Bound bound;
+  bool ended = false;
+  try {
+    bound = co_await client_->bound();
+    if (bound.state != "ready") {
+      co_await set_up();
+    }
+  } catch (const BindFailed& failure) {
+    failed = failed_error(failure.failed, entry.key.box);
+    ended = true;  // it was not made
+  } catch (const UserError& error) {
+    failed = error;
+  }
+  if (failed && !ended && client_->session().is_open()) {
+    wire::End end;
+    end.force = true;
+    try {
+      wire::Message answer = co_await client_->ask(end);
+      ended = std::holds_alternative<wire::Ended>(answer);
+    } catch (const UserError&) {
+      ended = false;  // the next start ends it
+    }
+    if (ended) {
+      origin_->forget(entry.id);
+    }
+  }
+  if (failed) {
+    throw StartFailed(*failed, ended);
+  }
+  if (bound.state != "ready") {
+    wire::Message answer = co_await client_->ask(wire::Ready{});
+    if (const auto* no = std::get_if<wire::Failed>(&answer)) {
+      throw StartFailed(failed_error(*no, entry.key.box), false);
+    }
+  }
+  co_return bound.agent;
+}
+
+os::awaitable<void> AgentStarter::abandon(const Entry& entry) {
+  std::string id = entry.id;
+  if (connection_) {
+    std::string agent;
+    auto ended = co_await end_sandbox(context_, *connection_, id, true, agent);
+    static_cast<void>(ended);  // it was not wanted, and whoever stopped it has asked for its end already
+  }
+}
+
+}  // namespace cli

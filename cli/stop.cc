@@ -1,0 +1,206 @@
+// sandbox stop: ends sandboxes. An entry is deleted only when its own agent says that the sandbox has ended or is gone, or
+// when --force gives up on a box that cannot be asked.
+#include "cli/boxes.h"
+#include "cli/command_runs.h"
+#include "cli/starter.h"
+#include "cli/target.h"
+#include "protocol/wire/quoting.h"
+
+#include <boost/json.hpp>
+
+#include <map>
+
+namespace cli {
+namespace json = boost::json;
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+
+namespace {
+
+struct Stopped {
+  Entry entry;
+  bool was_running = false;
+  std::optional<UserError> failed;
+};
+
+using Connections = std::map<std::string, std::shared_ptr<Connection>>;
+
+os::awaitable<std::shared_ptr<Connection>> connected(Context& context, Connections& connections, std::string box) {
+  std::shared_ptr<Connection> connection = connections[box];
+  if (!connection) {
+    connection = co_await connect(context, box);
+    connections[box] = connection;
+  }
+  co_return connection;
+}
+
+// Asks the box to end it. Returns whether it ran. Throws UserError.
+os::awaitable<bool> end_on_box(Context& context, Connections& connections, Entry entry) {
+  bool force = context.arguments.has("force");
+  auto connection = co_await connected(context, connections, entry.key.box);
+  for (const auto& id : entry.ending) {
+    std::string agent;
+    auto ended = co_await end_sandbox(context, *connection, id, true, agent);
+    if (!ended && ended.error().code != wire::Errc::not_found) {
+      throw UserError("agent", "the sandbox " + id + " does not end: " + wire::printable(ended.error().what, 400));
+    }
+  }
+  if (entry.state == EntryState::failed) {
+    co_return false;
+  }
+  std::string agent;
+  auto ended = co_await end_sandbox(context, *connection, entry.id, force, agent);
+  if (ended) {
+    co_return true;
+  }
+  wire::Errc code = ended.error().code;
+  if (code == wire::Errc::not_found && (entry.agent.empty() || entry.agent == agent)) {
+    co_return false;
+  }
+  if (code == wire::Errc::not_found) {
+    throw UserError("agent", "another agent answers for the box " + entry.key.box + " than the one that has this sandbox",
+                    "With --force the sandbox is forgotten here all the same.");
+  }
+  if (code == wire::Errc::busy) {
+    throw UserError("lock", "the sandbox " + entry.id + " is in use: " + wire::printable(ended.error().what, 400),
+                    "With --force it is ended all the same.", kBusy);
+  }
+  throw UserError("agent", "the sandbox " + entry.id + " does not end: " + wire::printable(ended.error().what, 400));
+}
+
+os::awaitable<Stopped> stop_one(Context& context, Connections& connections, Entry entry) {
+  Stopped stopped;
+  stopped.entry = entry;
+  bool force = context.arguments.has("force");
+  Resolver resolver = make_resolver(context);
+  bool on_record = !entry.created_at.empty();
+  if (on_record && entry.state == EntryState::starting && !force && !resolver.try_lock_starter(entry.key)) {
+    stopped.failed = UserError("lock", "the sandbox " + entry.id + " is being started by another process",
+                               "Wait for it, or end it all the same with --force.", kBusy);
+    co_return stopped;
+  }
+  try {
+    stopped.was_running = co_await end_on_box(context, connections, entry);
+  } catch (const UserError& error) {
+    stopped.failed = error;
+  }
+  if (stopped.failed && force && on_record && stopped.failed->status != kBusy) {
+    context.output.warn(std::string(stopped.failed->what()) + "; the sandbox " + entry.id + " is forgotten here");
+    stopped.failed.reset();
+  }
+  if (!stopped.failed && on_record) {
+    auto storage = co_await resolver.lock();
+    if (storage->find_id(entry.id) != nullptr) {
+      storage->erase(entry.id);
+      storage->save();
+    }
+  }
+  co_return stopped;
+}
+
+void print(Output& output, const std::vector<Stopped>& all) {
+  if (output.json()) {
+    json::array stopped;
+    for (const auto& one : all) {
+      if (!one.failed) {
+        json::object object;
+        object["RunID"] = one.entry.id;
+        object["WasRunning"] = one.was_running;
+        stopped.push_back(std::move(object));
+      }
+    }
+    json::object answer;
+    answer["Stopped"] = std::move(stopped);
+    output.json_line(answer);
+    return;
+  }
+  for (const auto& one : all) {
+    if (!one.failed) {
+      output.line((one.was_running ? "Stopped sandbox: " : "Sandbox was stopped already: ") + one.entry.id);
+    }
+  }
+  if (all.empty()) {
+    output.line("No sandbox to stop.");
+  }
+}
+
+// The origin store need not remember what such a sandbox had.
+void forget_origin(Context& context, const Entry& entry) {
+  protocol::sync::OriginOptions options;
+  options.work_tree = entry.key.project;
+  options.store = context.paths.origins() / entry.key.origin_name();
+  std::error_code error;
+  if (!std::filesystem::exists(options.store, error) || !std::filesystem::exists(options.work_tree, error)) {
+    return;
+  }
+  if (auto origin = protocol::sync::Origin::open(options)) {
+    (*origin)->forget(entry.id);
+  }
+}
+
+os::awaitable<std::vector<Entry>> chosen(Context& context) {
+  Resolver resolver = make_resolver(context);
+  std::vector<Entry> entries;
+  if (context.arguments.has("all")) {
+    auto storage = co_await resolver.lock();
+    std::string box = context.arguments.value("box").value_or("");
+    for (const auto& entry : storage->entries()) {
+      bool here = entry.key.box != kLocalBox || entry.key.machine == machine_id();
+      if (here && (box.empty() || box == entry.key.box)) {
+        entries.push_back(entry);
+      }
+    }
+    co_return entries;
+  }
+  if (auto id = context.arguments.value("id")) {
+    Target nothing;  // no project is needed
+    nothing.key.box = context.arguments.value("box").value_or(kLocalBox);
+    Entry entry = co_await named_entry(context, nothing, *id);
+    entries.push_back(entry);
+    co_return entries;
+  }
+  Target target = find_target(context);
+  auto ancestors = [root = target.project.root, environment = &context.environment](const std::vector<std::string>& commits) {
+    return ancestors_of_head(root, commits, *environment);
+  };
+  co_await resolver.adopt_detached(target.key, ancestors);
+  auto storage = co_await resolver.lock();
+  ResolveRequest request = target.request();
+  if (Entry* entry = choose(*storage, request); entry != nullptr) {
+    entries.push_back(*entry);
+  }
+  co_return entries;
+}
+
+}  // namespace
+
+os::awaitable<int> run_stop(Context& context) {
+  if (context.arguments.has("all") && context.arguments.has("id")) {
+    throw UserError("arguments", "--all and --id exclude each other", {}, kMisuse);
+  }
+  std::vector<Entry> entries = co_await chosen(context);
+  Connections connections;
+  std::vector<Stopped> all;
+  std::optional<UserError> failed;
+  for (const auto& entry : entries) {
+    Stopped stopped = co_await stop_one(context, connections, entry);
+    if (!stopped.failed) {
+      forget_origin(context, entry);
+    } else if (failed) {
+      context.output.warn(stopped.failed->what());
+    } else {
+      failed = stopped.failed;
+    }
+    all.push_back(std::move(stopped));
+  }
+  if (!failed) {
+    print(context.output, all);
+    co_return 0;
+  }
+  if (!context.output.json()) {
+    print(context.output, all);
+  }
+  throw UserError(*failed);
+}
+
+}  // namespace cli

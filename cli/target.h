@@ -1,0 +1,54 @@
+// What a command is about: the project, its configuration, the box, and the key of its sandbox; and the sync store of the
+// work tree. What start, exec, push, pull, status, stop, reset and ssh-config have in common.
+#pragma once
+
+#include "cli/config.h"
+#include "cli/context.h"
+#include "cli/project.h"
+#include "cli/resolve.h"
+#include "protocol/sync/origin.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace cli {
+
+struct Target {
+  Project project;
+  Config config;
+  Key key;
+  bool config_named = false;
+  std::map<std::string, std::string> init;  // --init
+
+  ResolveRequest request() const;
+};
+
+// From --dir, [CONFIG], --box, --isolation, --include and --init. Throws UserError.
+Target find_target(Context& context);
+
+// KEY=VALUE. Throws UserError (status 2) that names the option.
+std::pair<std::string, std::string> parse_assignment(const std::string& text, const std::string& option);
+
+// What --wait, --no-wait, SANDBOX_LOCK_WAIT and CI say about waiting for the lock of this box.
+std::int64_t lock_wait(const Arguments& arguments, const Environment& environment, const std::string& box);
+
+// Opens the work tree's sync store. Throws UserError.
+protocol::os::awaitable<std::shared_ptr<protocol::sync::Origin>> open_origin(Context& context, const Target& target);
+
+Resolver make_resolver(Context& context);
+
+// The entry of --id, from the storage; one made of nothing but the id when it is not on record. Throws UserError for a bad id.
+protocol::os::awaitable<Entry> named_entry(Context& context, const Target& target, const std::string& id);
+
+// Makes the target the one of the sandbox on record with this id: its branch, box and configuration file. Throws UserError
+// when there is none, or when it belongs to another project.
+protocol::os::awaitable<void> aim_at(Context& context, Target& target, const std::string& id);
+
+// What to say of a lock that was not granted.
+UserError refused_error(const protocol::wire::Refused& refused, const std::string& box);
+
+// What to say of a step that the box could not do.
+UserError failed_error(const protocol::wire::Failed& failed, const std::string& box);
+
+}  // namespace cli

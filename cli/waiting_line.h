@@ -1,0 +1,39 @@
+// The line that says what we wait for: after 500 ms, changing each second on a terminal, written once
+// otherwise, never with --json. Gone when it is destroyed.
+#pragma once
+
+#include "cli/output.h"
+#include "protocol/os/async.h"
+#include "protocol/wire/messages.h"
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+namespace cli {
+
+inline constexpr std::chrono::milliseconds kQuietWait{500};
+
+class WaitingLine {
+ public:
+  // `text` is what is waited for ("waiting for another sandbox command to finish with the storage").
+  WaitingLine(protocol::os::executor executor, Output& output, std::string text);
+  ~WaitingLine();
+  WaitingLine(const WaitingLine&) = delete;
+  WaitingLine& operator=(const WaitingLine&) = delete;
+
+  void set(std::string text);
+  // The place in a line, as the agent says it; holding times go on counting here.
+  void set(const protocol::wire::Queued& queued);
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+// "waiting for the lock: place 2; alice holds it: exec `make test`, for 12s". `since` is added to the holders' times.
+std::string describe_queue(const protocol::wire::Queued& queued, std::chrono::seconds since);
+// "alice: exec `make test`, for 12s"
+std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since);
+
+}  // namespace cli
