@@ -172,6 +172,7 @@ awaitable<result<std::size_t>> Channel::read_some(std::span<std::byte> buffer) {
       }
       co_return count;
     }
+    if (refused()) co_return failure();
     if (eof_) co_return std::size_t{0};
     if (handle_ == nullptr || peer_closed_) co_return failure();
     co_await changed_.wait();

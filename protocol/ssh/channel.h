@@ -59,6 +59,8 @@ class Channel : public std::enable_shared_from_this<Channel> {
   os::Wakeup& changed() { return changed_; }
   // libssh's handle is about to be freed.
   virtual void releasing() {}
+  // Nothing that came counts, not even an end of file.
+  virtual bool refused() const { return false; }
   // Why the stream is broken.
   virtual Failure failure() const;
 

@@ -20,7 +20,7 @@ struct ClientOptions {
   std::string user;
   std::chrono::milliseconds timeout{15000};  // for connecting and authenticating, all together
   // An agent from which nothing came for so long, keepalive answers included, is taken for dead.
-  std::chrono::seconds silence_limit{300};
+  std::chrono::milliseconds silence_limit{300'000};
   // Decides about the host's key, once per connection; false ends it with Errc::refused.
   std::function<bool(const PublicKey& host_key)> check_host_key;
 };

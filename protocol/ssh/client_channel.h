@@ -25,6 +25,7 @@ class CommandChannel final : public Channel {
 
   void advance();
   void refuse(std::string why);
+  bool refused() const override { return phase_ == Phase::refused; }
   Failure failure() const override;
   void take_error(std::string_view bytes) noexcept override;
 

@@ -30,7 +30,8 @@ namespace {
 // connections get their turn.
 constexpr int kRounds = 64;
 constexpr std::chrono::seconds kDrain{2};
-constexpr std::chrono::seconds kLongestKeepalive{60};
+constexpr std::chrono::milliseconds kShortestKeepalive{20};
+constexpr std::chrono::milliseconds kLongestKeepalive{60'000};
 
 void set(int fd, int level, int option, int value) {
   (void)::setsockopt(fd, level, option, &value, sizeof value);  // not every socket has every option
@@ -189,13 +190,13 @@ void Pump::let_go() noexcept {
   session_.reset();  // frees the channels, closes libssh's descriptor
 }
 
-void Pump::watch_silence(std::chrono::seconds limit) {
+void Pump::watch_silence(std::chrono::milliseconds limit) {
   silence_limit_ = limit;
   const int fd = descriptor_.native_handle();
-  const int interval = static_cast<int>(keepalive_interval().count());
+  const int interval = static_cast<int>(keepalive_interval().count() / 1000 + 1);  // in seconds
   // The kernel would give up on unacknowledged bytes after a time of its own, shorter or longer
   // than the limit.
-  const long long unacknowledged = std::chrono::milliseconds(limit).count();
+  const long long unacknowledged = limit.count();
   set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
       static_cast<int>(std::min<long long>(unacknowledged, INT_MAX)));
   set(fd, IPPROTO_TCP, TCP_KEEPIDLE, interval);
@@ -204,8 +205,8 @@ void Pump::watch_silence(std::chrono::seconds limit) {
   arm_silence_timer();
 }
 
-std::chrono::seconds Pump::keepalive_interval() const {
-  return std::clamp(silence_limit_ / 6, std::chrono::seconds{1}, kLongestKeepalive);
+std::chrono::milliseconds Pump::keepalive_interval() const {
+  return std::clamp(silence_limit_ / 6, kShortestKeepalive, kLongestKeepalive);
 }
 
 void Pump::arm_silence_timer() {
@@ -243,6 +244,8 @@ awaitable<void> Pump::part(Failure why) {
     co_await progress_.wait_until(drained_by);
   }
   if (ended_) co_return;
+  // libssh sends at once only when it has seen since its last packet that the socket takes more.
+  if (alive()) ssh_event_dopoll(event_.get(), 0);
   const bool told = can_write();
   const std::string text = why.what;
   detach(std::move(why));

@@ -71,7 +71,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
   // and a descriptor of its socket, which is duplicated.
   result<void> start(SessionHandle session, int fd);
   // Asks a silent peer for a sign of life, and ends the session after so long without any.
-  void watch_silence(std::chrono::seconds limit);
+  void watch_silence(std::chrono::milliseconds limit);
   // Tells the peer why, waits (bounded) until it has taken it and hung up, then ends.
   awaitable<void> part(Failure why);
 
@@ -95,7 +95,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
   void wait_for(boost::asio::posix::descriptor_base::wait_type what, bool& waiting);
   void detach(Failure why);
   void let_go() noexcept;
-  std::chrono::seconds keepalive_interval() const;
+  std::chrono::milliseconds keepalive_interval() const;
   void arm_silence_timer();
   void check_silence();
 
@@ -103,7 +103,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
   boost::asio::posix::stream_descriptor descriptor_;
   os::Wakeup progress_;
   boost::asio::steady_timer silence_timer_;
-  std::chrono::seconds silence_limit_{0};
+  std::chrono::milliseconds silence_limit_{0};
   std::optional<Clock::time_point> keepalive_sent_;  // and its answer not yet taken from libssh
   Clock::time_point last_activity_ = Clock::now();
 

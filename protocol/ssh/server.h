@@ -24,12 +24,12 @@ using wire::result;
 
 struct ServerOptions {
   std::string banner = "sandbox";  // software version in the SSH banner
-  std::chrono::seconds login_grace{30};
+  std::chrono::milliseconds login_grace{30'000};
   int max_auth_tries = 6;
   int max_channels = 64;  // per connection
   // A peer from which nothing came for so long, keepalive answers included, is taken for dead.
   // Keepalives are sent at a sixth of it, once a minute at most.
-  std::chrono::seconds silence_limit{1800};
+  std::chrono::milliseconds silence_limit{1'800'000};
 };
 
 // What a client asks of a fresh session channel, once. PTY and env requests that came before are in

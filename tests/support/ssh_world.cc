@@ -1,9 +1,13 @@
 #include "tests/support/ssh_world.h"
 
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <thread>
 
-namespace tests {
+#include "protocol/os/wakeup.h"
+
+namespace test {
 
 std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 
@@ -94,16 +98,16 @@ awaitable<void> standard_command(std::shared_ptr<ssh::ServerChannel> channel,
   (void)co_await channel->exit_status(status);
 }
 
-SshServer::SshServer(asio::io_context& io, ssh::ServerOptions options, Command command)
+SshServer::SshServer(Loop& loop, ssh::ServerOptions options, Command command)
     : authorize([](const ssh::PublicKey&, const std::string&) { return ssh::Identity{"tester"}; }),
-      io_(io),
+      loop_(loop),
       options_(std::move(options)),
       command_(std::move(command)),
       host_key_(must(ssh::PrivateKey::generate_ed25519())),
       public_host_key_(host_key_.public_key()),
-      acceptor_(io, {asio::ip::address_v4::loopback(), 0}),
+      acceptor_(loop.context(), {asio::ip::address_v4::loopback(), 0}),
       port_(acceptor_.local_endpoint().port()) {
-  os::spawn(io_.get_executor(), "listen", listen());
+  os::spawn(loop_.executor(), "listen", listen());
 }
 
 SshServer::~SshServer() = default;
@@ -114,12 +118,15 @@ awaitable<void> SshServer::listen() {
     auto socket = co_await acceptor_.async_accept(asio::redirect_error(asio::use_awaitable, error));
     if (error) co_return;
     ++accepted;
+    if (send_buffer > 0) {
+      socket.set_option(asio::socket_base::send_buffer_size(send_buffer), error);
+    }
     auto connection = ssh::serve(std::move(socket), host_key_, options_,
                                  [this](const ssh::PublicKey& key, const std::string& user) {
                                    return authorize(key, user);
                                  });
     connections.push_back(connection);
-    os::spawn(io_.get_executor(), "attend", attend(std::move(connection)));
+    os::spawn(loop_.executor(), "attend", attend(std::move(connection)));
   }
 }
 
@@ -133,9 +140,9 @@ awaitable<void> SshServer::attend(std::shared_ptr<ssh::ServerConnection> connect
       auto request = co_await connection->next();
       if (!request) break;
       if (auto* channel = std::get_if<std::shared_ptr<ssh::ServerChannel>>(&*request)) {
-        os::spawn(io_.get_executor(), "channel", attend_channel(std::move(*channel)));
+        os::spawn(loop_.executor(), "channel", attend_channel(std::move(*channel)));
       } else if (forward) {
-        os::spawn(io_.get_executor(), "forward",
+        os::spawn(loop_.executor(), "forward",
                   forward(std::move(std::get<std::unique_ptr<ssh::ForwardRequest>>(*request))));
       }
     }
@@ -157,7 +164,7 @@ awaitable<void> SshServer::attend_channel(std::shared_ptr<ssh::ServerChannel> ch
 
 SshWorld::~SshWorld() {
   server.connections.clear();
-  settle();
+  loop.settle();
 }
 
 ssh::ClientOptions SshWorld::client_options(std::uint16_t port) const {
@@ -170,9 +177,39 @@ ssh::ClientOptions SshWorld::client_options(std::uint16_t port) const {
   return options;
 }
 
-void SshWorld::settle() {
-  io.restart();
-  while (io.poll() > 0) io.restart();
+void SshWorld::run_beside(std::function<void()> blocking) {
+  struct Progress {
+    explicit Progress(const os::executor& ex) : ended(ex) {}
+    bool done = false;
+    os::Wakeup ended;
+  };
+  const auto progress = std::make_shared<Progress>(loop.executor());
+  std::exception_ptr thrown, hung;
+  std::thread thread([&] {
+    try {
+      blocking();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    asio::post(loop.executor(), [progress] {
+      progress->done = true;
+      progress->ended.notify();
+    });
+  });
+  const auto wait = [](std::shared_ptr<Progress> p) -> awaitable<void> {
+    while (!p->done) co_await p->ended.wait();
+  };
+  try {
+    loop.run(wait(progress), std::chrono::seconds{60});
+  } catch (...) {
+    // Without connections the thread comes to an end too.
+    hung = std::current_exception();
+    server.connections.clear();
+    loop.settle();
+  }
+  thread.join();
+  if (hung) std::rethrow_exception(hung);
+  if (thrown) std::rethrow_exception(thrown);
 }
 
-}  // namespace tests
+}  // namespace test

@@ -2,8 +2,6 @@
 // commands are written in the test. Requires protocol_ssh.
 #pragma once
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <chrono>
 #include <exception>
@@ -15,8 +13,9 @@
 
 #include "protocol/ssh/client.h"
 #include "protocol/ssh/server.h"
+#include "tests/support/loop.h"
 
-namespace tests {
+namespace test {
 
 namespace asio = boost::asio;
 namespace os = protocol::os;
@@ -30,38 +29,6 @@ template <class T>
 T must(result<T> r) {
   if (!r) throw std::runtime_error(std::string(name(r.error().code)) + ": " + r.error().what);
   if constexpr (!std::is_void_v<T>) return std::move(*r);
-}
-
-// Runs the loop until the work is done. Throws what it throws, and when it takes too long.
-template <class T>
-T run(asio::io_context& io, awaitable<T> work,
-      std::chrono::seconds limit = std::chrono::seconds{60}) {
-  using Stored = std::conditional_t<std::is_void_v<T>, bool, std::optional<T>>;
-  struct Outcome {
-    bool done = false;
-    std::exception_ptr escaped;
-    Stored value{};
-  };
-  const auto outcome = std::make_shared<Outcome>();
-  if constexpr (std::is_void_v<T>) {
-    asio::co_spawn(io, std::move(work), [outcome](std::exception_ptr e) {
-      outcome->escaped = e;
-      outcome->done = true;
-    });
-  } else {
-    asio::co_spawn(io, std::move(work), [outcome](std::exception_ptr e, T value) {
-      outcome->escaped = e;
-      if (!e) outcome->value.emplace(std::move(value));
-      outcome->done = true;
-    });
-  }
-  const auto deadline = std::chrono::steady_clock::now() + limit;
-  io.restart();
-  while (!outcome->done) {
-    if (io.run_one_until(deadline) == 0) throw std::runtime_error("the test hangs");
-  }
-  if (outcome->escaped) std::rethrow_exception(outcome->escaped);
-  if constexpr (!std::is_void_v<T>) return std::move(*outcome->value);
 }
 
 std::span<const std::byte> bytes(std::string_view text);
@@ -81,7 +48,7 @@ awaitable<result<std::string>> read_all(os::ByteStream& stream);
 
 class SshServer {
  public:
-  explicit SshServer(asio::io_context& io, ssh::ServerOptions options = {},
+  explicit SshServer(Loop& loop, ssh::ServerOptions options = {},
                      Command command = standard_command);
   ~SshServer();
 
@@ -93,6 +60,8 @@ class SshServer {
   Forward forward;
   // Refuse every exec.
   bool refuse = false;
+  // SO_SNDBUF of the connections to come, when not 0: small, so that libssh has to keep output.
+  int send_buffer = 0;
 
   int accepted = 0, let_in = 0, open_channels = 0;
   std::vector<std::string> refusals;  // words of the handshakes that failed
@@ -104,7 +73,7 @@ class SshServer {
   awaitable<void> attend(std::shared_ptr<ssh::ServerConnection> connection);
   awaitable<void> attend_channel(std::shared_ptr<ssh::ServerChannel> channel);
 
-  asio::io_context& io_;
+  Loop& loop_;
   ssh::ServerOptions options_;
   Command command_;
   ssh::PrivateKey host_key_;
@@ -116,19 +85,24 @@ class SshServer {
 // The loop, a server and a client's key.
 struct SshWorld {
   explicit SshWorld(ssh::ServerOptions options = {}, Command command = standard_command)
-      : server(io, options, std::move(command)), key(must(ssh::PrivateKey::generate_ed25519())) {}
+
+      : server(loop, options, std::move(command)), key(must(ssh::PrivateKey::generate_ed25519())) {}
   ~SshWorld();
 
   ssh::ClientOptions client_options(std::uint16_t port = 0) const;
   awaitable<result<std::shared_ptr<ssh::ClientConnection>>> connect() {
-    return ssh::connect(io.get_executor(), key, client_options());
+    return ssh::connect(loop.executor(), key, client_options());
   }
-  // Lets the loop run until nothing is ready.
-  void settle();
+  template <class T>
+  T run(awaitable<T> work) {
+    return loop.run(std::move(work));
+  }
+  // Runs a function that blocks, on a thread beside the loop, to its end.
+  void run_beside(std::function<void()> blocking);
 
-  asio::io_context io{1};
+  Loop loop;
   SshServer server;
   ssh::PrivateKey key;
 };
 
-}  // namespace tests
+}  // namespace test
