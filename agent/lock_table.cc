@@ -85,11 +85,11 @@ std::vector<Holder> LockTable::shown_in_the_way(const LockRequest& request, Time
   return out;
 }
 
-// Equal exactly when the same grants and the same user lock stand in the way. 0 is no fence's
-// counter.
+// Equal exactly when the same grants stand in the way, and a user lock (0, no fence's counter) or
+// none.
 std::vector<std::uint64_t> LockTable::names_of_the_way(const LockRequest& request) const {
   std::vector<std::uint64_t> names;
-  if (locked_against(request.user)) names = {0, user_lock_changes_};
+  if (locked_against(request.user)) names.push_back(0);
   for (const Held* h : in_the_way(request)) names.push_back(h->fence.counter);
   return names;
 }
@@ -303,7 +303,6 @@ std::pair<LockTable::UserLockChange, LockEvents> LockTable::lock(UserLock wanted
   LockEvents events;
   if (change == UserLockChange::done) {
     user_lock_ = std::move(wanted);
-    ++user_lock_changes_;
     walk(events, now);
   }
   return {change, std::move(events)};

@@ -183,7 +183,6 @@ class LockTable {
 
   LockTableOptions options_;
   std::uint64_t counter_ = 0;
-  std::uint64_t user_lock_changes_ = 0;
   std::vector<Held> held_;     // in the order of their grants
   std::vector<Waiting> line_;  // in the order of their arrival
   std::optional<UserLock> user_lock_;
