@@ -292,6 +292,13 @@ std::vector<wire::Ref> BoxWorkspace::moved_commits(const RepositoryRefs& now,
       if (!directory) return directory.error();
       auto copied = WorkspaceGit(root_, {}).copy_objects(*directory, wire::kMaxPackBytes);
       if (!copied) return copied;
+      // Their indexes were made in the sandbox as well: ours are made anew.
+      Git apart = store_->git().with_variable("GIT_OBJECT_DIRECTORY", quarantine.string());
+      auto packs = directory->list("pack");
+      for (const std::string& pack : packs ? *packs : std::vector<std::string>()) {
+        auto indexed = apart.out({"index-pack", (quarantine / "pack" / pack).string()});
+        if (!indexed) return indexed.error();
+      }
       return store_->adopt(quarantine, unknown);
     };
     auto adopted = adopt();

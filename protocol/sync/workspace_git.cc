@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "protocol/sync/object_store.h"
+
 namespace protocol::sync {
 
 using os::FileInfo;
@@ -193,7 +195,7 @@ result<void> WorkspaceGit::write(const wire::SyncStart& sync, const RepositoryRe
   }
   auto written = put(".git/sandbox-config", tracking_config(sync));
   if (!written) return written;
-  written = put(".git/objects/info/alternates", objects_.native() + "\n");
+  written = put(".git/objects/info/alternates", alternates_line(objects_));
   if (!written) return written;
   if (shallow.empty()) {
     written = workspace_.remove_file(".git/shallow");
