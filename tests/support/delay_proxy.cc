@@ -58,8 +58,7 @@ struct DelayProxy::State {
     tcp::socket client, server;
     Lane up, down;
     std::uint64_t budget = UINT64_MAX;
-    bool client_owes =
-        true;  // it has been spoken to, or has just come, and has not said anything since
+    bool client_owes = false;  // it has been spoken to and has not said anything since
 
     void close() {
       error_code ignored;

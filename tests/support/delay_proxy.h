@@ -21,9 +21,10 @@ class DelayProxy {
 
   // Of all connections so far.
   int connections() const;
-  // How often the client spoke after it had been spoken to: each time it had waited for that.
-  // Connecting by TCP is one more. Bytes that come together count once; with a delay of 20 ms and
-  // more nothing else interferes.
+  // How often the client spoke after it had been spoken to: so often it had waited. For an SSH
+  // client that is its round trips, without TCP's own: the wait for the banner is half a one, the
+  // next for the other half. Bytes that come together count once; with a delay of 20 ms and more
+  // nothing else interferes.
   int round_trips() const;
   std::uint64_t bytes_to_server() const;
   std::uint64_t bytes_to_client() const;
