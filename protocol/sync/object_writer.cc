@@ -57,6 +57,12 @@ struct ObjectWriter::State {
   std::optional<Failure> failed;
 
   explicit State(const ObjectStore& s) : store(s) {}
+  ~State() {
+    if (!process) return;
+    to.reset();
+    (void)process->kill(SIGKILL);
+    process->wait_blocking();
+  }
 
   result<void> start() {
     if (failed) return *failed;
@@ -143,14 +149,11 @@ struct ObjectWriter::State {
 
 ObjectWriter::ObjectWriter(const ObjectStore& store) : state_(std::make_unique<State>(store)) {}
 
-ObjectWriter::~ObjectWriter() {
-  if (!state_->process) return;
-  state_->to.reset();
-  (void)state_->process->kill(SIGKILL);
-  state_->process->wait_blocking();
-}
+ObjectWriter::~ObjectWriter() = default;
 
 bool ObjectWriter::used() const { return state_->process.has_value(); }
+bool ObjectWriter::failed() const { return state_->failed.has_value(); }
+void ObjectWriter::restart() { state_ = std::make_unique<State>(state_->store); }
 
 result<std::string> ObjectWriter::blob(std::string_view bytes) {
   auto started = state_->start();
@@ -160,7 +163,7 @@ result<std::string> ObjectWriter::blob(std::string_view bytes) {
   return blob_id(state_->store.object_format(), bytes);
 }
 
-result<ObjectWriter::FileBlob> ObjectWriter::blob(os::Fd file) {
+result<ObjectWriter::FileBlob> ObjectWriter::blob(const os::Fd& file) {
   State& state = *state_;
   struct stat status;
   if (::fstat(file.get(), &status) != 0) return os::errno_failure(errno, "fstat");
@@ -168,25 +171,27 @@ result<ObjectWriter::FileBlob> ObjectWriter::blob(os::Fd file) {
   blob.info = os::file_info(status);
   auto started = state.start();
   if (!started) return started.error();
-  auto read_some = [&](char* buffer, std::size_t size) -> result<std::size_t> {
+  if (::lseek(file.get(), 0, SEEK_SET) != 0) return os::errno_failure(errno, "lseek");
+  // 0 at the end, and when the system fails.
+  auto read_some = [&](char* buffer, std::size_t want) -> std::size_t {
     for (;;) {
-      ssize_t count = ::read(file.get(), buffer, size);
+      ssize_t count = ::read(file.get(), buffer, want);
       if (count >= 0) return static_cast<std::size_t>(count);
-      if (errno != EINTR) return os::errno_failure(errno, "read");
+      if (errno == EINTR) continue;
+      blob.readable = false;
+      return 0;
     }
   };
   std::uint64_t size = blob.info.size, have = 0;
   if (size <= kWholeFile) {
     std::string bytes;
     for (bytes.resize(size + 1);; bytes.resize(bytes.size() + kChunk)) {
-      while (have < bytes.size()) {
-        auto count = read_some(bytes.data() + have, bytes.size() - have);
-        if (!count) return count.error();
-        if (*count == 0) break;
-        have += *count;
-      }
+      std::size_t count = 1;
+      while (have < bytes.size() && (count = read_some(bytes.data() + have, bytes.size() - have)))
+        have += count;
       if (have < bytes.size() || have > 2 * kWholeFile) break;
     }
+    if (!blob.readable) return blob;
     bytes.resize(have);
     auto oid = this->blob(std::string_view(bytes));
     if (!oid) return oid.error();
@@ -198,12 +203,11 @@ result<ObjectWriter::FileBlob> ObjectWriter::blob(os::Fd file) {
     auto sent = state.send("blob\ndata " + std::to_string(size) + "\n");
     while (sent && have < size) {
       std::size_t want = static_cast<std::size_t>(std::min<std::uint64_t>(kChunk, size - have));
-      auto count = read_some(state.scratch.data(), want);
-      if (!count || *count == 0) {
-        std::fill_n(state.scratch.begin(), want, '\0');
+      std::size_t got = blob.steady ? read_some(state.scratch.data(), want) : 0;
+      if (got == 0) {
         blob.steady = false;
+        std::fill_n(state.scratch.begin(), got = want, '\0');
       }
-      std::size_t got = count && *count > 0 ? *count : want;
       std::string_view piece(state.scratch.data(), got);
       hash.update(piece);
       sent = state.send(piece);

@@ -28,14 +28,14 @@ class ObjectWriter {
   ~ObjectWriter();  // without finish(): what was written may be lost
 
   result<std::string> blob(std::string_view bytes);
-  // What a regular file holds. `before` is what is known of it; gives back what it was when it was
-  // read, so that a caller sees whether it moved meanwhile.
+  // What a regular file holds, from its first byte, and what it was when it was read.
   struct FileBlob {
     std::string oid;
     os::FileInfo info;
-    bool steady = true;  // it did not change while it was read
+    bool steady = true;    // it did not change while it was read
+    bool readable = true;  // false: the system failed to read it, and `oid` is not what it holds
   };
-  result<FileBlob> blob(os::Fd file);
+  result<FileBlob> blob(const os::Fd& file);
 
   // The tree `base` (empty: the empty tree) with changes done in order. Blobs of this writer may be
   // named. Errc::not_found: an object that a change names is not here.
@@ -45,6 +45,9 @@ class ObjectWriter {
                              const std::string& message);
 
   bool used() const;
+  // The process died and what it had not yet stored is lost: start over with restart().
+  bool failed() const;
+  void restart();
   // Ends the process; from then on everything written is in the store.
   result<void> finish();
 

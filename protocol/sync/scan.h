@@ -50,6 +50,7 @@ class NameSource {
     std::vector<TrackedPath> tracked;  // any order, a path once
     std::vector<std::string> others;   // not tracked, not ignored; "dir/" is a nested repository
     std::vector<wire::LeftOut> left_out;
+    std::string tree;  // a tree that holds exactly what is tracked, or empty
   };
   virtual ~NameSource() = default;
   // Changes when the names may be others although no directory and no .gitignore has changed:
