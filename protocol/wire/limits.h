@@ -15,6 +15,11 @@ inline constexpr std::size_t kMaxControlBytes = 1024 * 1024;  // payload of one 
 inline constexpr std::size_t kMaxQueuedControlBytes =
     4 * 1024 * 1024;  // unread control of one peer
 
+// Messages.
+inline constexpr std::size_t kMaxJsonDepth = 8;  // of a message's members
+inline constexpr std::size_t kMaxListedBytes =
+    128 * 1024;  // of what a sync left out, in one message
+
 // Credit in bytes that a stream has when its request begins, and up to which a receiver tops it up.
 inline constexpr std::uint32_t kInitialPackCredit = 64 * 1024;
 inline constexpr std::uint32_t kInitialStreamCredit = 64 * 1024;

@@ -1,8 +1,7 @@
 #include "protocol/wire/messages.h"
 
+#include <algorithm>
 #include <boost/json.hpp>
-#include <cassert>
-#include <limits>
 
 #include "protocol/wire/limits.h"
 #include "protocol/wire/message_fields.h"
@@ -28,6 +27,7 @@ template <class T>
 json::value to_json(const std::vector<T>& values);
 template <class T>
 json::value to_json(const std::optional<T>& value);
+json::value to_json(const std::vector<LeftOut>& values);
 json::value to_json(const std::map<std::string, std::string>& values) {
   // Names may be any bytes, so an object's keys would not do.
   json::array out;
@@ -51,6 +51,21 @@ json::value to_json(const std::vector<T>& values) {
 template <class T>
 json::value to_json(const std::optional<T>& value) {
   return value ? to_json(*value) : json::value(nullptr);
+}
+// The one list that a hostile tree can make as long as it likes. Cut, it says how much is missing.
+json::value to_json(const std::vector<LeftOut>& values) {
+  json::array out;
+  std::size_t bytes = 0;
+  for (const LeftOut& value : values) {
+    bytes += value.path.size() + value.why.size();
+    if (bytes > kMaxListedBytes) {
+      const auto more = std::to_string(values.size() - out.size());
+      out.push_back(to_json(LeftOut{.path = "", .why = "and " + more + " more"}));
+      break;
+    }
+    out.push_back(to_json(value));
+  }
+  return out;
 }
 
 // ---- JSON to values. Each returns false for a wrong type or a number out of range.
@@ -129,12 +144,14 @@ bool from_json(const json::value& in, std::optional<T>& out) {
 
 // ---- messages
 
+// `text` is what follows the name, the space included.
 template <class M>
 result<Message> read_members(std::string_view text) {
   M message;
   if (text.empty()) return Message(std::move(message));
+  text.remove_prefix(1);
   json::parse_options options;
-  options.max_depth = 8;
+  options.max_depth = kMaxJsonDepth;
   boost::system::error_code error;
   const auto parsed = json::parse(text, error, {}, options);
   const auto bad = [](const std::string& what) {
@@ -172,16 +189,18 @@ std::string encode(const Message& message) {
         using M = std::remove_cvref_t<decltype(m)>;
         std::string out(kName<M>);
         if constexpr (!std::is_empty_v<M>) out += " " + json::serialize(to_json(m));
-        return out;
+        if (out.size() <= kMaxControlBytes) return out;
+        return encode(Failed{.step = std::string(kName<M>),
+                             .code = name(Errc::too_large),
+                             .message = "it does not fit into one message"});
       },
       message);
 }
 
 result<Message> decode(std::string_view payload) {
   if (payload.size() > kMaxControlBytes) return Failure(Errc::too_large, "message over the limit");
-  const auto space = payload.find(' ');
-  const auto text = space == payload.npos ? std::string_view() : payload.substr(space + 1);
-  return decode_as(payload.substr(0, space), text);
+  const auto end = std::min(payload.find(' '), payload.size());
+  return decode_as(payload.substr(0, end), payload.substr(end));
 }
 
 std::string_view message_name(const Message& message) {

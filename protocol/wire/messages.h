@@ -309,7 +309,9 @@ using Message =
                  Stale, Started, Exited, Result, Unchanged, Released, Ended, Skipped, Failed,
                  Notice, Hello, Hangup, EndJob, Attach, Dial, Shutdown>;
 
-// Payload of a control frame.
+// Payload of a control frame, never longer than kMaxControlBytes: of what a sync left out the list
+// is cut (kMaxListedBytes), its last entry saying how many more there are; any other message that
+// does not fit becomes `failed` with its name as the step, and too_large.
 std::string encode(const Message& message);
 // Errc::unsupported for a name that is not known, Errc::bad_input for the rest (the text names the
 // message and member).
