@@ -190,6 +190,12 @@ awaitable<void> FdStream::readable() {
   co_await State::ready(state, state->reading, Descriptor::wait_read);
 }
 
+void FdStream::cancel_waits() noexcept {
+  boost::system::error_code ignored;
+  state_->reading.descriptor.cancel(ignored);
+  if (state_->writing) state_->writing->descriptor.cancel(ignored);
+}
+
 int FdStream::read_fd() const noexcept { return state_->reading.descriptor.native_handle(); }
 
 }  // namespace protocol::os

@@ -32,7 +32,9 @@ class FdStream : public ByteStream {
   result<std::size_t> read_now(std::span<std::byte> buffer);
   // Returns when read_some would not wait, or the stream was closed.
   awaitable<void> readable();
-  int read_fd() const noexcept;
+  // Ends a waiting readable(), and makes read_some and write look again.
+  void cancel_waits() noexcept;
+  int read_fd() const noexcept;  // -1 after close()
 
  private:
   struct State;

@@ -20,6 +20,8 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <set>
 
@@ -354,14 +356,46 @@ awaitable<ExitStatus> Process::wait(executor ex) {
   co_return *state->reap(0);
 }
 
+namespace {
+
+// Our children as the kernel lists them; std::nullopt where it does not.
+std::optional<std::vector<pid_t>> children() {
+#ifdef __linux__
+  std::vector<pid_t> pids;
+  std::error_code error;
+  bool listed = false;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", error)) {
+    std::ifstream file(task.path() / "children");
+    listed = listed || file.good();
+    for (pid_t pid; file >> pid;) pids.push_back(pid);
+  }
+  if (listed) return pids;
+#endif
+  return std::nullopt;
+}
+
+}  // namespace
+
+bool has_orphans() {
+  auto pids = children();
+  if (!pids) return true;
+  std::lock_guard lock(own_children().mutex);
+  return std::any_of(pids->begin(), pids->end(),
+                     [](pid_t pid) { return !own_children().pids.contains(pid); });
+}
+
 int reap_orphans() {
-  auto& own = own_children();
+  auto pids = children();
+  if (!pids) {
+    pids.emplace();
+    for (const ProcessInfo& process : processes())
+      if (process.zombie && process.parent == ::getpid()) pids->push_back(process.pid);
+  }
   int count = 0;
-  for (const ProcessInfo& process : processes()) {
-    if (!process.zombie || process.parent != ::getpid()) continue;
-    std::lock_guard lock(own.mutex);
-    if (own.pids.contains(process.pid)) continue;
-    if (::waitpid(process.pid, nullptr, WNOHANG) == process.pid) ++count;
+  for (pid_t pid : *pids) {
+    std::lock_guard lock(own_children().mutex);
+    if (own_children().pids.contains(pid)) continue;
+    if (::waitpid(pid, nullptr, WNOHANG) == pid) ++count;
   }
   return count;
 }

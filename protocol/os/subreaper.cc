@@ -116,4 +116,13 @@ bool become_subreaper() {
 #endif
 }
 
+bool is_subreaper() {
+#ifdef __linux__
+  int set = 0;
+  return ::prctl(PR_GET_CHILD_SUBREAPER, &set, 0, 0, 0) == 0 && (set != 0 || ::getpid() == 1);
+#else
+  return false;
+#endif
+}
+
 }  // namespace protocol::os

@@ -29,6 +29,11 @@ std::uint64_t start_ticks(pid_t pid);
 // From now on orphaned descendants become children of this process. False where there is no such
 // thing.
 bool become_subreaper();
+bool is_subreaper();
+// Children that no Process stands for: what others left behind, for want of a parent came to us and
+// was not reaped. True also where that cannot be known. Costs little, however many processes the
+// machine runs.
+bool has_orphans();
 // Reaps ended children that no Process stands for. Call at SIGCHLD. How many.
 int reap_orphans();
 

@@ -1,0 +1,416 @@
+#include "agent/supervisor/connection.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "agent/supervisor/connection_request.h"
+#include "agent/supervisor/supervisor.h"
+#include "agent/supervisor/workspace_queue.h"
+#include "protocol/wire/limits.h"
+#include "protocol/wire/quoting.h"
+
+namespace agent::supervisor {
+
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+using wire::Errc;
+using wire::Failure;
+using wire::FrameKind;
+
+namespace {
+
+constexpr std::size_t kMaxPendingSignals = 8;
+
+bool is_step(const wire::Message& message) {
+  return std::holds_alternative<wire::SyncStart>(message) ||
+         std::holds_alternative<wire::SyncEnd>(message) ||
+         std::holds_alternative<wire::Exec>(message) ||
+         std::holds_alternative<wire::LockReleased>(message) ||
+         std::holds_alternative<wire::Pull>(message) ||
+         std::holds_alternative<wire::Merged>(message);
+}
+
+}  // namespace
+
+Connection::Connection(Supervisor& supervisor, std::unique_ptr<os::ByteStream> stream)
+    : supervisor_(supervisor),
+      frames_(supervisor.executor(), std::move(stream)),
+      changed_(supervisor.executor()) {}
+
+Connection::~Connection() = default;
+
+void Connection::close() { frames_.close(); }
+
+awaitable<void> Connection::run() {
+  auto self = shared_from_this();
+  begin(run_steps(self), "steps");
+  for (;;) {
+    auto frame = co_await frames_.read();
+    if (!frame || !*frame) break;
+    on_frame(std::move(**frame));
+  }
+  on_end();
+  while (background_ > 0) co_await changed_.wait();
+  supervisor_.forget(this);
+}
+
+// ---- reading -----------------------------------------------------------------------------------
+
+void Connection::on_frame(wire::Frame frame) {
+  if (wire::is_bulk(frame.kind)) return on_bulk(std::move(frame));
+  if (frame.kind != FrameKind::control) {
+    return fail(frame.request, "frame",
+                Failure(Errc::unsupported, "frames of kind " +
+                                               std::to_string(static_cast<int>(frame.kind)) +
+                                               " are not known here"));
+  }
+  auto message = wire::decode(frame.payload);
+  if (!message) {
+    std::string name = frame.payload.substr(0, frame.payload.find(' '));
+    return fail(frame.request, wire::printable(name, 64), message.error());
+  }
+  if (!greeted_ && !std::holds_alternative<wire::Hello>(*message)) {
+    fail(frame.request, wire::message_name(*message),
+         Failure(Errc::refused, "a connection begins with hello"));
+    return begin(hang_up(shared_from_this()), "goodbye");
+  }
+  on_message(frame.request, std::move(*message));
+}
+
+void Connection::on_bulk(wire::Frame frame) {
+  if (frame.kind != FrameKind::pack && frame.kind != FrameKind::input) {
+    frames_.consumed(frame.kind, frame.request, frame.payload.size());
+    return fail(
+        frame.request, "frame",
+        Failure(Errc::refused, "frames of kind " + std::to_string(static_cast<int>(frame.kind)) +
+                                   " are not for a supervisor"));
+  }
+  Request* of = request(frame.request);
+  if (!of) return;
+  if (of->discarded || over()) {
+    frames_.consumed(frame.kind, frame.request, frame.payload.size());
+    return;
+  }
+  Inbox& inbox = frame.kind == FrameKind::pack ? of->pack : of->input;
+  if (frame.payload.empty()) {
+    if (frame.kind == FrameKind::pack) of->pack_complete = true;
+    return inbox.end();
+  }
+  if (inbox.ended()) return;
+  buffered_ += frame.payload.size();
+  inbox.push(std::move(frame.payload));
+  if (buffered_ > kMaxBuffered) close();
+}
+
+void Connection::on_message(std::uint32_t number, wire::Message message) {
+  auto self = shared_from_this();
+  if (is_step(message)) return queue(number, std::move(message));
+  if (auto* hello = std::get_if<wire::Hello>(&message)) return on_hello(*hello);
+  if (auto* signal = std::get_if<wire::Signal>(&message)) return on_signal(number, *signal);
+  if (auto* window = std::get_if<wire::Window>(&message)) {
+    Request* of = request(number);
+    if (of && of->job) of->job->resize({window->rows, window->columns});
+    if (of && !of->job) of->window = *window;
+    return;
+  }
+  if (std::holds_alternative<wire::Heartbeat>(message)) return;
+  if (std::holds_alternative<wire::Hangup>(message)) {
+    hangup_request_ = number;
+    return on_hangup();
+  }
+  if (std::holds_alternative<wire::StatusRequest>(message))
+    return begin(answer_status(self, number), "status");
+  if (std::holds_alternative<wire::Shutdown>(message))
+    return begin(shut_down(self, number), "shutdown");
+  if (auto* end = std::get_if<wire::EndJob>(&message))
+    return begin(end_job(self, number, supervisor_.find_job(end->job)), "end job");
+  if (auto* job = std::get_if<wire::Attach>(&message))
+    return begin(attach(self, number, job->job), "attach");
+  if (auto* tunnel = std::get_if<wire::Dial>(&message))
+    return begin(dial(self, number, tunnel->port), "dial");
+  fail(number, wire::message_name(message), Failure(Errc::refused, "not for a supervisor"));
+}
+
+void Connection::on_hello(const wire::Hello& hello) {
+  if (std::exchange(greeted_, true))
+    return fail(0, "hello", Failure(Errc::refused, "there was a hello already"));
+  hello_ = hello;
+  wire::Hello answer;
+  answer.version = supervisor_.options().version;
+  answer.pid = ::getpid();
+  answer.jobs = supervisor_.running_jobs();
+  frames_.send(0, answer);
+}
+
+void Connection::on_signal(std::uint32_t number, const wire::Signal& signal) {
+  auto value = os::signal_number(signal.name);
+  if (!value) {
+    return fail(number, "signal",
+                Failure(Errc::bad_input, "\"" + wire::printable(signal.name, 64) +
+                                             "\" is not the name of a signal"));
+  }
+  Request* of = request(number);
+  if (!of) return;
+  if (of->job)
+    of->job->signal(*value);
+  else if (!of->failed && of->signals.size() < kMaxPendingSignals)
+    of->signals.push_back(*value);  // it overtook its job
+}
+
+void Connection::queue(std::uint32_t number, wire::Message message) {
+  if (over()) return;
+  if (steps_.size() >= kMaxSteps) {
+    fail(number, wire::message_name(message), Failure(Errc::too_large, "too many steps ahead"));
+    return close();
+  }
+  steps_.push_back({number, std::move(message)});
+  changed_.notify();
+}
+
+void Connection::on_hangup() {
+  if (std::exchange(hung_up_, true)) return;
+  if (current_) current_->end();
+  stop_streams();
+}
+
+void Connection::on_end() {
+  ended_ = true;
+  frames_.close();
+  stop_streams();
+}
+
+// Nobody takes what they bring any more. What a client has merged still counts, and so does that a
+// result was to be taken; nothing new begins.
+void Connection::stop_streams() {
+  std::erase_if(
+      steps_, [](const Step& step) { return !std::holds_alternative<wire::Merged>(step.message); });
+  for (JournalReader* reader : readers_) reader->stop();
+  for (os::ByteStream* stream : dialled_) stream->close();
+  for (auto& [number, of] : requests_) {
+    frames_.drop(number);
+    of->pack.end();
+    of->input.end();
+  }
+  changed_.notify();
+}
+
+Connection::Request* Connection::request(std::uint32_t number) {
+  auto found = requests_.find(number);
+  if (found != requests_.end()) return found->second.get();
+  if (requests_.size() >= kMaxRequests) {
+    close();
+    return nullptr;
+  }
+  auto fresh = std::make_unique<Request>(supervisor_.executor());
+  return requests_.emplace(number, std::move(fresh)).first->second.get();
+}
+
+void Connection::discard_streams(std::uint32_t number, Request& of) {
+  of.discarded = true;
+  for (auto [inbox, kind] :
+       {std::pair(&of.pack, FrameKind::pack), std::pair(&of.input, FrameKind::input)}) {
+    std::size_t bytes = inbox->clear();
+    buffered_ -= bytes;
+    frames_.consumed(kind, number, bytes);
+    inbox->end();
+  }
+}
+
+void Connection::fail(std::uint32_t number, std::string_view step, const Failure& failure) {
+  frames_.send(number, wire::Failed{std::string(step), wire::name(failure.code), failure.what});
+}
+
+void Connection::begin(awaitable<void> work, const char* name) {
+  ++background_;
+  os::spawn(supervisor_.executor(), name, counted(shared_from_this(), std::move(work)));
+}
+
+awaitable<void> Connection::counted(std::shared_ptr<Connection> self, awaitable<void> work) {
+  struct Count {
+    Connection& connection;
+    ~Count() {
+      --connection.background_;
+      connection.changed_.notify();
+    }
+  } count{*self};
+  co_await std::move(work);
+}
+
+// ---- steps -------------------------------------------------------------------------------------
+
+awaitable<void> Connection::run_steps(std::shared_ptr<Connection> self) {
+  for (;;) {
+    while (self->steps_.empty() && !self->over()) co_await self->changed_.wait();
+    if (self->steps_.empty()) break;
+    Step step = std::move(self->steps_.front());
+    self->steps_.pop_front();
+    co_await self->run_step(std::move(step));
+  }
+  co_await self->take_quietly();
+  if (self->hung_up_ && !self->ended_) {
+    self->frames_.send(self->hangup_request_, wire::Ended{});
+    co_await hang_up(self);
+  }
+}
+
+awaitable<void> Connection::run_step(Step step) {
+  Request* of = request(step.request);
+  if (!of) co_return;
+  if (auto* news = std::get_if<wire::Merged>(&step.message)) {
+    co_await merged(std::move(*news));
+  } else if (of->failed) {
+    // A sync is one step: its end has no answer of its own.
+    if (!std::holds_alternative<wire::SyncEnd>(step.message))
+      frames_.send(step.request, wire::Skipped{std::string(wire::message_name(step.message))});
+  } else if (auto* start = std::get_if<wire::SyncStart>(&step.message)) {
+    co_await receive(step.request, std::move(*start));
+  } else if (std::holds_alternative<wire::SyncEnd>(step.message)) {
+    co_await apply(step.request);
+  } else if (auto* command = std::get_if<wire::Exec>(&step.message)) {
+    co_await exec(step.request, std::move(*command));
+  } else if (auto* question = std::get_if<wire::Pull>(&step.message)) {
+    co_await pull(step.request, std::move(*question));
+  } else {
+    co_await take_result(step.request);
+  }
+  if (of->failed && !of->discarded) discard_streams(step.request, *of);
+}
+
+awaitable<void> Connection::exec(std::uint32_t number, wire::Exec exec) {
+  Request& of = *request(number);
+  std::string notice;
+  auto job = supervisor_.start_job(exec, hello_.origin, notice);
+  if (!job) {
+    fail(number, "exec", job.error());
+    of.failed = true;
+    co_return;
+  }
+  dirty_ = true;
+  current_ = of.job = *job;
+  if (!notice.empty()) frames_.send(number, wire::Notice{notice});
+  frames_.send(number, wire::Started{current_->spec().id, current_->pid()});
+  for (int signal : std::exchange(of.signals, {})) current_->signal(signal);
+  if (of.window) current_->resize({of.window->rows, of.window->columns});
+  begin(feed_input(shared_from_this(), number, current_), "input");
+
+  co_await stream(number, current_->journal().read(true));
+  co_await current_->wait_finished();
+  current_.reset();
+  discard_streams(number, of);
+}
+
+awaitable<void> Connection::stream(std::uint32_t number, JournalReader reader) {
+  if (over()) co_return;
+  readers_.push_back(&reader);
+  struct Leave {
+    std::vector<JournalReader*>& readers;
+    JournalReader* reader;
+    ~Leave() { std::erase(readers, reader); }
+  } leave{readers_, &reader};
+  for (;;) {
+    auto item = co_await reader.next();
+    if (!item) break;
+    if (item->forgotten > 0) {
+      frames_.send(number, wire::Notice{std::to_string(item->forgotten) +
+                                        " bytes of earlier output were not kept"});
+      continue;
+    }
+    auto sent = co_await frames_.send_bulk(item->kind, number, item->bytes);
+    if (!sent) {
+      reader.stop();
+      co_return;
+    }
+  }
+  if (over()) co_return;
+  frames_.end_bulk(FrameKind::output, number);
+  frames_.end_bulk(FrameKind::error, number);
+  if (auto exited = reader.exited())
+    frames_.send(number, *exited);
+  else
+    fail(number, "attach", Failure(Errc::gone, "how it ended was not recorded"));
+}
+
+awaitable<void> Connection::feed_input(std::shared_ptr<Connection> self, std::uint32_t number,
+                                       std::shared_ptr<Job> job) {
+  Request& of = *self->request(number);
+  for (;;) {
+    auto bytes = co_await of.input.next();
+    if (!bytes) break;
+    self->buffered_ -= bytes->size();
+    auto written = co_await job->write_input(*bytes);
+    (void)written;  // a job that does not read its input is not wrong: the rest is dropped
+    self->frames_.consumed(FrameKind::input, number, bytes->size());
+  }
+  // The agent's end is not the client's.
+  if (!self->over() && !of.discarded) job->end_input();
+}
+
+awaitable<void> Connection::end_job(std::shared_ptr<Connection> self, std::uint32_t number,
+                                    std::shared_ptr<Job> job) {
+  if (job) {
+    job->end();
+    co_await job->wait_finished();
+    std::string origin = job->spec().origin;
+    auto taken = co_await self->supervisor_.take_result(origin);
+    (void)taken;  // what could not be taken now is taken with the next one
+  }
+  self->frames_.send(number, wire::Ended{});
+}
+
+awaitable<void> Connection::attach(std::shared_ptr<Connection> self, std::uint32_t number,
+                                   std::string id) {
+  auto job = self->supervisor_.find_job(id);
+  if (job) {
+    Request* of = self->request(number);
+    if (!of) co_return;
+    of->job = job;
+    self->frames_.send(number, wire::Started{id, job->pid()});
+    self->begin(feed_input(self, number, job), "input");
+    co_await self->stream(number, job->journal().read(false));
+    self->discard_streams(number, *of);
+    co_return;
+  }
+  // Of an earlier supervisor of this sandbox.
+  auto reader = self->supervisor_.open_journal(id);
+  if (!reader) {
+    self->fail(number, "attach", reader.error());
+    co_return;
+  }
+  self->frames_.send(number, wire::Started{id, 0});
+  co_await self->stream(number, std::move(*reader));
+}
+
+awaitable<void> Connection::answer_status(std::shared_ptr<Connection> self, std::uint32_t number) {
+  wire::Status status;
+  status.jobs = self->supervisor_.all_jobs();
+  auto& queue = self->supervisor_.workspace();
+  std::string origin = self->hello_.origin;
+  status.snapshot = queue.known.snapshot;
+  auto known = queue.known.unmerged.find(origin);
+  if (known != queue.known.unmerged.end()) {
+    status.unmerged = known->second;
+  } else if (!origin.empty()) {
+    auto asked = queue.run([origin](protocol::sync::Workspace& workspace) {
+      return workspace.unmerged(origin, {}).has_value();
+    });
+    status.unmerged = co_await std::move(asked);
+    queue.known.unmerged.emplace(origin, status.unmerged);
+  }
+  self->frames_.send(number, status);
+}
+
+awaitable<void> Connection::shut_down(std::shared_ptr<Connection> self, std::uint32_t number) {
+  co_await self->supervisor_.shut_down();
+  self->frames_.send(number, wire::Ended{});
+  co_await hang_up(self);
+}
+
+awaitable<void> Connection::hang_up(std::shared_ptr<Connection> self) {
+  auto flushed = co_await self->frames_.flush();
+  (void)flushed;
+  self->frames_.close();
+}
+
+}  // namespace agent::supervisor

@@ -1,0 +1,24 @@
+// Where things are in a sandbox's directory. Pure.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace agent::supervisor {
+
+struct Directory {
+  std::filesystem::path root;
+
+  std::string sandbox() const { return root.filename().native(); }  // its id
+  std::filesystem::path workspace() const { return root / "workspace"; }
+  std::filesystem::path store() const { return root / "store.git"; }
+  std::filesystem::path home() const { return root / "home"; }
+  std::filesystem::path logs() const { return root / "logs"; }
+  std::filesystem::path journal(const std::string& job) const { return logs() / (job + ".log"); }
+  std::filesystem::path in_use() const { return root / ".lock"; }
+  std::filesystem::path socket() const { return root / "supervisor.sock"; }
+  std::filesystem::path lock() const { return root / "supervisor.lock"; }
+  std::filesystem::path record() const { return root / "supervisor.json"; }
+};
+
+}  // namespace agent::supervisor

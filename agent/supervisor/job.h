@@ -1,0 +1,76 @@
+// One job: a process in a session of its own, its pipes or its terminal, its journal, and its end.
+// Knows nothing of connections.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/supervisor/journal.h"
+#include "protocol/os/process.h"
+#include "protocol/os/pty.h"
+
+namespace agent::supervisor {
+
+struct JobSpec {
+  std::string id;
+  std::string command;  // as shown to people
+  std::string origin;   // whose result is to be taken after it
+  std::vector<std::string> argv;
+  std::map<std::string, std::string> env;
+  std::filesystem::path cwd;
+  std::optional<protocol::os::WindowSize> terminal;
+  bool interactive_input = true;
+  std::filesystem::path journal;
+};
+
+// How long each step of an end may take.
+struct EndTimes {
+  std::chrono::milliseconds interrupt{5000};
+  std::chrono::milliseconds terminate{2000};
+  std::chrono::milliseconds leftovers{200};
+};
+
+class Job : public std::enable_shared_from_this<Job> {
+ public:
+  // Errors of Process::start: not_found, denied, too_large ...
+  static result<std::shared_ptr<Job>> start(protocol::os::executor ex, JobSpec spec,
+                                            EndTimes times = {});
+  ~Job();
+
+  const JobSpec& spec() const;
+  pid_t pid() const;
+  protocol::wire::JobInfo info() const;
+  Journal& journal();
+
+  // The command ended, what it left behind was ended too, and all it wrote is in the journal.
+  bool finished() const;
+  awaitable<void> wait_finished();
+
+  // To the process group; on a terminal to the one in the foreground. While the job is being ended
+  // INT and TERM mean: go on to the next step of that.
+  void signal(int number);
+  void resize(protocol::os::WindowSize size);
+  // INT, five seconds, TERM, two seconds, KILL to the whole process session. Idempotent; returns at
+  // once (see wait_finished).
+  void end();
+
+  // Waits while the job does not read. Errc::gone when it does not any more. Calls at the same time
+  // go one after the other.
+  awaitable<result<void>> write_input(std::string_view bytes);
+  // The end of its input; on a terminal, the key that says so.
+  void end_input();
+
+ private:
+  struct State;
+  Job();
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace agent::supervisor

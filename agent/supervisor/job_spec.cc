@@ -1,0 +1,110 @@
+#include "agent/supervisor/job_spec.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "protocol/wire/limits.h"
+#include "protocol/wire/quoting.h"
+
+namespace agent::supervisor {
+
+namespace fs = std::filesystem;
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+using wire::Errc;
+using wire::Failure;
+
+namespace {
+
+bool has_nul(const std::string& text) { return text.find('\0') != std::string::npos; }
+
+// Of this process's own, what a job may know: where programs are, and in which language they speak.
+bool is_passed_on(const std::string& name) {
+  return name == "PATH" || name == "LANG" || name == "LANGUAGE" || name == "TZ" ||
+         name.starts_with("LC_");
+}
+
+bool is_beneath(const fs::path& relative) {
+  if (relative.is_absolute()) return false;
+  for (const fs::path& part : relative)
+    if (part == "..") return false;
+  return true;
+}
+
+bool is_usable_directory(const fs::path& path) {
+  struct stat status;
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode) &&
+         ::access(path.c_str(), X_OK) == 0;
+}
+
+result<void> check(const wire::Exec& exec) {
+  for (const std::string& argument : exec.argv)
+    if (has_nul(argument)) return Failure(Errc::bad_input, "an argument with a NUL byte");
+  if (has_nul(exec.script) || has_nul(exec.cwd) || has_nul(exec.shell))
+    return Failure(Errc::bad_input, "a command with a NUL byte");
+  for (const auto& [name, value] : exec.env) {
+    if (name.empty() || name.find('=') != std::string::npos || has_nul(name) || has_nul(value)) {
+      return Failure(Errc::bad_input, "the environment variable \"" + wire::printable(name, 64) +
+                                          "\" cannot be passed to a program");
+    }
+  }
+  if (!exec.shell.empty() && exec.shell[0] != '/')
+    return Failure(Errc::bad_input,
+                   "the shell " + wire::printable(exec.shell, 256) + " is not an absolute path");
+  return {};
+}
+
+}  // namespace
+
+result<JobSpec> make_job_spec(const wire::Exec& exec, const Directory& directory,
+                              const os::Environment& environment, std::string& notice) {
+  auto checked = check(exec);
+  if (!checked) return checked.error();
+  JobSpec spec;
+  std::string login = exec.shell.empty() ? os::login_shell() : exec.shell;
+  if (!exec.script.empty()) {
+    std::string shell = exec.shell.empty() ? "/bin/sh" : exec.shell;
+    spec.argv = {shell, "-c", exec.script};
+    if (!exec.argv.empty()) {
+      spec.argv.push_back(shell);
+      spec.argv.insert(spec.argv.end(), exec.argv.begin(), exec.argv.end());
+    }
+    spec.command = exec.script;
+  } else if (!exec.argv.empty()) {
+    spec.argv = exec.argv;
+    spec.command = wire::shell_join(exec.argv);
+  } else {
+    spec.argv = {login, "-l"};
+    spec.command = login;
+  }
+  spec.command = spec.command.substr(0, wire::kMaxTextBytes);
+
+  spec.cwd = directory.workspace();
+  if (!exec.cwd.empty()) {
+    fs::path wanted = directory.workspace() / exec.cwd;
+    if (is_beneath(exec.cwd) && is_usable_directory(wanted))
+      spec.cwd = wanted.lexically_normal();
+    else
+      notice = "there is no directory " + wire::printable(exec.cwd, 256) +
+               " in the sandbox; the command runs in its root";
+  }
+
+  for (const auto& [name, value] : environment)
+    if (is_passed_on(name)) spec.env[name] = value;
+  spec.env.emplace("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+  spec.env["HOME"] = directory.home().native();
+  spec.env["USER"] = spec.env["LOGNAME"] = os::user_name();
+  spec.env["SHELL"] = login;
+  spec.env["SANDBOX_ID"] = directory.sandbox();
+  if (exec.terminal) {
+    spec.terminal = os::WindowSize{exec.terminal->rows, exec.terminal->columns};
+    spec.env["TERM"] = exec.terminal->term.empty() ? "dumb" : exec.terminal->term;
+    if (has_nul(spec.env["TERM"])) spec.env["TERM"] = "dumb";
+  }
+  for (const auto& [name, value] : exec.env) spec.env[name] = value;
+  spec.env["PWD"] = spec.cwd.native();
+  spec.interactive_input = exec.interactive_input;
+  return spec;
+}
+
+}  // namespace agent::supervisor

@@ -1,0 +1,299 @@
+#include "agent/supervisor/supervisor.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+
+#include "agent/supervisor/connection.h"
+#include "agent/supervisor/job_spec.h"
+#include "agent/supervisor/workspace_queue.h"
+#include "protocol/os/subreaper.h"
+
+namespace agent::supervisor {
+
+namespace fs = std::filesystem;
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+using namespace std::chrono_literals;
+using std::chrono::steady_clock;
+using wire::Errc;
+using wire::Failure;
+
+namespace {
+
+constexpr std::chrono::milliseconds kTidyAfter = 1min;
+constexpr std::chrono::milliseconds kGoodbye = 2s;
+constexpr auto kOrphanPause = 20ms;  // orphans that end together are reaped together
+
+}  // namespace
+
+result<std::unique_ptr<Supervisor>> Supervisor::open(os::executor ex, Options options,
+                                                     const OpenWorkspace& open_workspace) {
+  std::unique_ptr<Supervisor> self(new Supervisor(ex, std::move(options)));
+  auto lock = os::FileLock::try_lock(self->directory_.lock(), os::FileLock::Kind::exclusive);
+  if (!lock) return lock.error();
+  self->lock_ = std::move(*lock);
+  for (const fs::path& path : {self->directory_.home(), self->directory_.logs()})
+    if (auto made = os::make_private_directory(path); !made) return made.error();
+  auto workspace = open_workspace();
+  if (!workspace) return workspace.error();
+  self->workspace_ = std::make_unique<WorkspaceQueue>(std::move(*workspace));
+  os::become_subreaper();
+  auto listener = os::UnixListener::listen(ex, self->directory_.socket());
+  if (!listener) return listener.error();
+  self->listener_ = std::move(*listener);
+  self->prune_journals();
+  return self;
+}
+
+Supervisor::Supervisor(os::executor ex, Options options)
+    : ex_(ex), options_(std::move(options)), directory_{options_.directory}, changed_(ex) {}
+
+Supervisor::~Supervisor() = default;
+
+void Supervisor::begin(awaitable<void> work, const char* name) {
+  ++background_;
+  os::spawn(ex_, name, counted(*this, std::move(work)));
+}
+
+awaitable<void> Supervisor::counted(Supervisor& self, awaitable<void> work) {
+  struct Count {
+    Supervisor& supervisor;
+    ~Count() {
+      --supervisor.background_;
+      supervisor.changed_.notify();
+    }
+  } count{self};
+  co_await std::move(work);
+}
+
+awaitable<void> Supervisor::run() {
+  child_signals_ = std::unique_ptr<os::SignalStream>(new os::SignalStream(ex_, {SIGCHLD}));
+  auto known = workspace_->run([](protocol::sync::Workspace& w) { return w.snapshot(); });
+  workspace_->known.snapshot = co_await std::move(known);
+  begin(accept(), "accept");
+  begin(watch_idle(), "idle");
+  begin(reap_orphans(), "orphans");
+  while (!stopped_) co_await changed_.wait();
+  // Those who asked for the end are being told.
+  auto deadline = steady_clock::now() + kGoodbye;
+  bool woken = true;
+  while (woken && !connections_.empty()) woken = co_await changed_.wait_until(deadline);
+  for (auto& [key, connection] : std::map(connections_)) connection->close();
+  child_signals_->close();
+  while (!connections_.empty() || background_ > 0) co_await changed_.wait();
+  int reaped = os::reap_orphans();
+  (void)reaped;
+}
+
+awaitable<void> Supervisor::accept() {
+  while (!stopping_) {
+    auto stream = co_await listener_->accept();
+    if (!stream) break;
+    if (stopping_) break;
+    auto connection = std::make_shared<Connection>(*this, std::move(*stream));
+    connections_.emplace(connection.get(), connection);
+    changed_.notify();
+    begin(connection->run(), "connection");
+  }
+}
+
+void Supervisor::forget(const Connection* connection) {
+  connections_.erase(connection);
+  changed_.notify();
+}
+
+// ---- jobs --------------------------------------------------------------------------------------
+
+result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
+                                                   const std::string& origin, std::string& notice) {
+  if (stopping_) return Failure(Errc::gone, "the sandbox is being stopped");
+  auto spec = make_job_spec(exec, directory_, options_.environment, notice);
+  if (!spec) return spec.error();
+  if (!in_use_) {
+    auto lock = os::FileLock::try_lock(directory_.in_use(), os::FileLock::Kind::shared);
+    if (!lock && lock.error().code == Errc::busy)
+      return Failure(Errc::busy, "the sandbox is being removed");
+    if (!lock) return lock.error();
+    in_use_ = std::move(*lock);
+  }
+  spec->id = os::random_hex(16);
+  spec->origin = origin;
+  spec->journal = directory_.journal(spec->id);
+  auto job = Job::start(ex_, std::move(*spec), options_.end_times);
+  if (!job) {
+    if (running_jobs().empty()) in_use_.reset();
+    return job.error();
+  }
+  jobs_[(*job)->spec().id] = *job;
+  job_order_.push_back((*job)->spec().id);
+  if ((*job)->journal().lost())
+    notice += std::string(notice.empty() ? "" : "; ") + "the output of this command cannot be kept";
+  begin(watch_job(*job), "job watch");
+  return *job;
+}
+
+awaitable<void> Supervisor::watch_job(std::shared_ptr<Job> job) {
+  co_await job->wait_finished();
+  if (running_jobs().empty()) in_use_.reset();
+  while (job_order_.size() > options_.kept_journals) {
+    auto oldest = std::find_if(job_order_.begin(), job_order_.end(),
+                               [this](const std::string& id) { return jobs_.at(id)->finished(); });
+    if (oldest == job_order_.end()) break;
+    std::error_code ignored;
+    fs::remove(directory_.journal(*oldest), ignored);
+    jobs_.erase(*oldest);
+    job_order_.erase(oldest);
+  }
+}
+
+// Those of earlier supervisors count with ours.
+void Supervisor::prune_journals() {
+  std::vector<std::pair<fs::file_time_type, fs::path>> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory_.logs(), error)) {
+    fs::path path = entry.path();
+    if (path.extension() != ".log" || path.filename() == "supervisor.log") continue;
+    found.emplace_back(entry.last_write_time(error), path);
+  }
+  std::sort(found.rbegin(), found.rend());
+  for (std::size_t i = options_.kept_journals; i < found.size(); ++i)
+    fs::remove(found[i].second, error);
+}
+
+std::shared_ptr<Job> Supervisor::find_job(const std::string& id) const {
+  auto found = jobs_.find(id);
+  return found == jobs_.end() ? nullptr : found->second;
+}
+
+result<JournalReader> Supervisor::open_journal(const std::string& job) const {
+  if (job.empty() || job.size() > wire::kMaxNameBytes ||
+      job.find_first_not_of("0123456789abcdef") != std::string::npos)
+    return Failure(Errc::not_found, "no such job");
+  auto reader = JournalReader::open(ex_, directory_.journal(job));
+  if (!reader && reader.error().code == Errc::not_found)
+    return Failure(Errc::not_found, "no job " + job);
+  return reader;
+}
+
+std::vector<wire::JobInfo> Supervisor::running_jobs() const {
+  std::vector<wire::JobInfo> running;
+  for (const std::string& id : job_order_)
+    if (!jobs_.at(id)->finished()) running.push_back(jobs_.at(id)->info());
+  return running;
+}
+
+std::vector<wire::JobInfo> Supervisor::all_jobs() const {
+  std::vector<wire::JobInfo> all;
+  for (const std::string& id : job_order_) all.push_back(jobs_.at(id)->info());
+  auto left = residents();
+  all.insert(all.end(), left.begin(), left.end());
+  return all;
+}
+
+// What left its job's session on purpose. Our own helpers share our session.
+std::vector<wire::JobInfo> Supervisor::residents() const {
+  std::set<pid_t> sessions = {::getsid(0)};
+  for (const auto& [id, job] : jobs_)
+    if (!job->finished()) sessions.insert(job->pid());
+  std::vector<wire::JobInfo> found;
+  for (const os::ProcessInfo& process : os::descendants(::getpid())) {
+    if (sessions.contains(process.session)) continue;
+    wire::JobInfo info;
+    info.command = process.name;
+    info.state = "resident";
+    info.pid = process.pid;
+    found.push_back(std::move(info));
+  }
+  return found;
+}
+
+awaitable<result<std::optional<wire::Result>>> Supervisor::take_result(std::string origin) {
+  if (origin.empty()) co_return std::optional<wire::Result>();
+  auto work = workspace_->run(
+      [origin](protocol::sync::Workspace& workspace) { return workspace.take_result(origin); });
+  auto taken = co_await std::move(work);
+  if (taken && *taken) workspace_->known.unmerged[origin] = true;
+  co_return taken;
+}
+
+// ---- the end -----------------------------------------------------------------------------------
+
+bool Supervisor::is_idle() const { return connections_.empty() && running_jobs().empty(); }
+
+awaitable<void> Supervisor::watch_idle() {
+  auto since = steady_clock::now();
+  bool tidied = false;
+  while (!stopping_) {
+    if (!is_idle()) {
+      co_await changed_.wait();
+      since = steady_clock::now();
+      tidied = false;
+      continue;
+    }
+    auto tidy_at = since + std::min(kTidyAfter, options_.idle_limit / 2);
+    auto now = steady_clock::now();
+    if (!tidied && now >= tidy_at) {
+      tidied = true;
+      auto work = workspace_->run([](protocol::sync::Workspace& workspace) { workspace.tidy(); });
+      co_await std::move(work);
+      continue;
+    }
+    if (now >= since + options_.idle_limit) {
+      // A build daemon that is meant to stay keeps us: nobody else could end it.
+      if (residents().empty()) break;
+      since = now;
+      continue;
+    }
+    co_await changed_.wait_until(tidied ? since + options_.idle_limit : tidy_at);
+  }
+  if (!stopping_) shutdown();
+}
+
+awaitable<void> Supervisor::reap_orphans() {
+  while (co_await child_signals_->next() != 0) {
+    co_await os::pause(ex_, kOrphanPause);
+    os::reap_orphans();
+  }
+}
+
+void Supervisor::shutdown() {
+  if (std::exchange(stopping_, true)) return;
+  listener_->remove();
+  listener_->close();
+  changed_.notify();
+  begin(end_everything(), "shutdown");
+}
+
+awaitable<void> Supervisor::shut_down() {
+  shutdown();
+  while (!stopped_) co_await changed_.wait();
+}
+
+awaitable<void> Supervisor::end_everything() {
+  for (auto& [id, job] : std::map(jobs_)) job->end();
+  for (auto& [id, job] : std::map(jobs_)) co_await job->wait_finished();
+  int signal = SIGTERM;
+  auto deadline = steady_clock::now() + options_.end_times.terminate;
+  for (auto left = residents(); !left.empty(); left = residents()) {
+    for (const wire::JobInfo& process : left) ::kill(static_cast<pid_t>(process.pid), signal);
+    if (signal == SIGTERM) {
+      for (const wire::JobInfo& process : left) ::kill(static_cast<pid_t>(process.pid), SIGCONT);
+      while (!left.empty() && steady_clock::now() < deadline) {
+        co_await os::pause(ex_, 10ms);
+        left = residents();
+      }
+      signal = SIGKILL;
+      deadline += 5s;
+      continue;
+    }
+    if (steady_clock::now() > deadline) break;  // in the kernel, for good
+    co_await os::pause(ex_, 10ms);
+  }
+  stopped_ = true;
+  changed_.notify();
+}
+
+}  // namespace agent::supervisor

@@ -1,0 +1,116 @@
+// The process inside a sandbox: runs its jobs, holds their terminals, journals and exit statuses,
+// does its file and git work, dials its tunnels. The agent reaches it over a unix socket and mostly
+// relays; it knows nothing of locks and trusts the agent to have asked for them. It outlives the
+// agent: a job whose agent died goes on and is found again by `hello`.
+//
+// Wire: protocol/WIRE.md, "Agent and supervisor".
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/supervisor/directory.h"
+#include "agent/supervisor/job.h"
+#include "protocol/os/async.h"
+#include "protocol/os/flock.h"
+#include "protocol/os/paths.h"
+#include "protocol/os/signals.h"
+#include "protocol/os/unix_socket.h"
+#include "protocol/os/wakeup.h"
+#include "protocol/sync/workspace.h"
+#include "protocol/wire/messages.h"
+
+namespace agent::supervisor {
+
+class Connection;
+class WorkspaceQueue;
+
+struct Options {
+  std::filesystem::path directory;        // the sandbox's; must be there
+  protocol::os::Environment environment;  // of which PATH, LANG and the like go to jobs
+  std::string version;
+  // Without jobs, residents and connections for that long it ends by itself.
+  std::chrono::milliseconds idle_limit{std::chrono::minutes(10)};
+  EndTimes end_times;
+  std::size_t kept_journals = 20;  // of finished jobs
+};
+
+class Supervisor {
+ public:
+  // Opens the workspace when the sandbox is known to be ours alone.
+  using OpenWorkspace = std::function<result<std::unique_ptr<protocol::sync::Workspace>>()>;
+  // Errc::busy: the sandbox has a supervisor already. Otherwise what could not be made or opened.
+  static result<std::unique_ptr<Supervisor>> open(protocol::os::executor ex, Options options,
+                                                  const OpenWorkspace& open_workspace);
+  ~Supervisor();
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+
+  // Accepts connections, listening since open(). Returns after shutdown() or when it was idle for
+  // long, with every job reaped and every connection closed.
+  awaitable<void> run();
+  // Ends all jobs and residents, then run(). Idempotent, returns at once.
+  void shutdown();
+
+  // ---- for connections -----------------------------------------------------------------------
+
+  protocol::os::executor executor() const { return ex_; }
+  const Directory& directory() const { return directory_; }
+  const Options& options() const { return options_; }
+  WorkspaceQueue& workspace() { return *workspace_; }
+
+  result<std::shared_ptr<Job>> start_job(const protocol::wire::Exec& exec,
+                                         const std::string& origin, std::string& notice);
+  // What the workspace holds now, kept for that origin; std::nullopt: nothing new, or no origin.
+  awaitable<result<std::optional<protocol::wire::Result>>> take_result(std::string origin);
+  result<JournalReader> open_journal(const std::string& job) const;
+  std::shared_ptr<Job> find_job(const std::string& id) const;
+  std::vector<protocol::wire::JobInfo> running_jobs() const;
+  // Those, finished ones that are remembered, and residents.
+  std::vector<protocol::wire::JobInfo> all_jobs() const;
+  // The connection is over.
+  void forget(const Connection* connection);
+  // Returns when shutdown is complete but for the connections.
+  awaitable<void> shut_down();
+
+ private:
+  Supervisor(protocol::os::executor ex, Options options);
+  static awaitable<void> serve(Supervisor& self, std::shared_ptr<Connection> connection);
+  static awaitable<void> counted(Supervisor& self, awaitable<void> work);
+  void begin(awaitable<void> work, const char* name);
+  awaitable<void> accept();
+  awaitable<void> watch_idle();
+  awaitable<void> reap_orphans();
+  awaitable<void> end_everything();
+  awaitable<void> watch_job(std::shared_ptr<Job> job);
+  std::vector<protocol::wire::JobInfo> residents() const;
+  bool is_idle() const;
+  void prune_journals();
+
+  protocol::os::executor ex_;
+  Options options_;
+  Directory directory_;
+  std::optional<protocol::os::FileLock> lock_;
+  std::optional<protocol::os::UnixListener> listener_;
+  std::unique_ptr<WorkspaceQueue> workspace_;
+  protocol::os::Wakeup changed_;
+  std::map<const Connection*, std::shared_ptr<Connection>> connections_;
+  std::map<std::string, std::shared_ptr<Job>> jobs_;
+  std::vector<std::string> job_order_;
+  std::optional<protocol::os::FileLock> in_use_;  // shared, while a job runs
+  std::unique_ptr<protocol::os::SignalStream> child_signals_;
+  int background_ = 0;     // coroutines of this object that run
+  bool stopping_ = false;  // nothing new begins
+  bool stopped_ = false;   // all has ended
+};
+
+// The program `sandbox-agent supervise`: until it ends, its exit status. Writes "ready\n" to stdout
+// once it listens and then lets go of it; everything else goes to stderr.
+int supervise(const std::filesystem::path& directory, const std::string& version);
+
+}  // namespace agent::supervisor
