@@ -427,6 +427,8 @@ result<wire::Applied> BoxWorkspace::apply(const std::string& origin, const wire:
   }
   if (!sync.branch.empty() && !is_ref_name(sync.branch))
     return Failure(Errc::bad_input, "sync_start: branch: " + sync.branch);
+  // Says so again, in case the word got lost.
+  if (!sync.merged.empty()) merged(origin, sync.merged);
   auto lock = store_->lock();
   if (!lock) return lock.error();
   auto refreshed = refresh_root();
