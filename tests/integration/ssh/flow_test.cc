@@ -2,7 +2,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
+#include <thread>
 
 #include "protocol/os/wakeup.h"
 #include "tests/support/catch.h"
@@ -150,6 +152,59 @@ TEST_CASE("a client that does not read costs a bounded amount of memory, and del
   };
   const std::size_t grown = world.run(stall(world));
   if (kMemoryIsOurs) CHECK(grown < 48u << 20);
+}
+
+// Many small reads, each of which opens libssh's window again, let 286 MB pile up behind one slow
+// reader.
+TEST_CASE("a reader that takes a little at a time costs a bounded amount of memory") {
+  SshWorld world({}, pattern_command);
+  const auto trickle = [](SshWorld& w) -> awaitable<std::size_t> {
+    auto connection = must(co_await w.connect());
+    auto stream = must(co_await connection->exec(std::to_string(1u << 30)));
+    const std::size_t before = resident_bytes();
+    std::vector<std::byte> buffer(1000);
+    for (int i = 0; i < 400; ++i) {
+      must(co_await stream->read_some(buffer));
+      co_await os::pause(w.loop.executor(), std::chrono::milliseconds{1});  // the sender's turn
+    }
+    const std::size_t after = resident_bytes();
+    co_return after > before ? after - before : 0;
+  };
+  const std::size_t grown = world.run(trickle(world));
+  if (kMemoryIsOurs) CHECK(grown < 32u << 20);
+}
+
+// libssh takes what the peers' windows allow into a buffer without bound, whatever the socket does.
+TEST_CASE("a client that stops reading its socket costs a bounded amount of memory") {
+  std::atomic<bool> go{false}, measured{false};
+  SshWorld world({}, [&](auto channel, ssh::ExecRequest request) -> awaitable<void> {
+    channel->accept();
+    while (!go) co_await os::pause(world.loop.executor(), std::chrono::milliseconds{1});
+    co_await send_pattern(*channel, std::stoul(request.command));
+  });
+  std::size_t grown = 0;
+  const auto measure = [&]() -> awaitable<void> {
+    while (!go) co_await os::pause(world.loop.executor(), std::chrono::milliseconds{1});
+    const std::size_t before = resident_bytes();
+    co_await os::pause(world.loop.executor(), std::chrono::milliseconds{500});
+    const std::size_t after = resident_bytes();
+    grown = after > before ? after - before : 0;
+    measured = true;
+  };
+  world.loop.start(measure());
+  world.run_beside([&] {
+    RawSsh client(world.server.port());
+    client.login(world.key);
+    constexpr std::size_t kWindow = 4 << 20;
+    const std::unique_ptr<char[]> room(new char[kWindow]);
+    for (int i = 0; i < 30; ++i) {
+      auto& channel = client.exec(std::to_string(1u << 30));
+      (void)ssh_channel_read_timeout(channel.handle, room.get(), kWindow, 0, 0);
+    }
+    go = true;
+    while (!measured) std::this_thread::yield();
+  });
+  if (kMemoryIsOurs) CHECK(grown < 40u << 20);
 }
 
 // One bare close, with output not yet sent, would send end of file and forget the close: 24 of 28
