@@ -108,13 +108,10 @@ struct SyncStart {
   std::string object_format = "sha1";
   bool git = true;                   // false: a work tree without git; the workspace gets no .git
   std::vector<std::string> shallow;  // commits whose parents are not sent
-  std::vector<Ref>
-      refs;  // branch, upstream, origin/HEAD's target ... as they are to exist on the box
-  std::string upstream;  // refs/remotes/origin/x that branch tracks, or empty
-  std::string
-      remote_head;  // refs/remotes/origin/x that refs/remotes/origin/HEAD points to, or empty
-  std::string
-      excludes;  // info/exclude and core.excludesFile, joined: ignore rules outside the tree
+  std::vector<Ref> refs;    // branch, upstream, origin/HEAD's target ... as they are to exist there
+  std::string upstream;     // refs/remotes/origin/x that branch tracks, or empty
+  std::string remote_head;  // refs/remotes/origin/x that origin/HEAD points to, or empty
+  std::string excludes;     // ignore rules outside the tree: info/exclude and core.excludesFile
   std::vector<std::string> includes;  // sync.include: ignored paths that are carried all the same
 };
 struct SyncEnd {};
@@ -141,8 +138,8 @@ struct Window {
 struct Merged {
   std::string result;
 };
-// Takes a result of what is there now (under the lock) or, without the lock, only asks for the
-// latest unmerged one of this origin. Answer: result or unchanged.
+// Asks for the latest result of this origin that it has not merged. Needs no lock and takes no new
+// result. Answer: result or unchanged.
 struct Pull {
   std::string merged;  // last one this client has
 };
@@ -242,8 +239,7 @@ struct Exited {
   std::string signal;  // "KILL" when a signal ended it; empty otherwise
   bool core_dumped = false;
   bool oom = false;
-  std::vector<std::string>
-      leftovers;  // ended because the command left them behind: "sleep (pid 12)"
+  std::vector<std::string> leftovers;  // what it left behind and was ended: "sleep (pid 12)"
 };
 // What the box holds for this origin. Its pack follows as result_pack frames of the same request,
 // ended by an empty one.
@@ -251,7 +247,7 @@ struct Result {
   std::string result;  // commit id; its first parent is `base`
   std::string base;    // the snapshot it grew from
   std::vector<Ref>
-      commits;  // refs/heads/x moved in the sandbox: commits made there, in the pack too
+      commits;  // refs/heads/x that moved in the sandbox; their commits are in the pack
   std::vector<LeftOut> left_out;
 };
 struct Unchanged {};  // no unmerged result
