@@ -102,11 +102,7 @@ void add(options::options_description& description, const Option& option) {
     description.add_options()(option.name, option.help);
     return;
   }
-  auto* value = options::value<std::vector<std::string>>()->composing();
-  if (option.when_bare != nullptr) {
-    value->implicit_value({option.when_bare}, option.when_bare);
-  }
-  description.add_options()(option.name, value, option.help);
+  description.add_options()(option.name, options::value<std::vector<std::string>>()->composing(), option.help);
 }
 
 UserError misuse(const std::string& message, const Command* command) {
@@ -138,7 +134,23 @@ std::string describe(const options::error& error) {
   return text.empty() ? "bad arguments" : text;
 }
 
-Arguments sort_words(const std::vector<std::string>& words, const Command* command) {
+// `--wait` alone becomes `--wait=inf`: the word after it is not its value.
+std::vector<std::string> fill_in_bare(std::vector<std::string> words, const Command* command) {
+  if (command != nullptr) {
+    for (auto& word : words) {
+      for (const auto& option : command->options) {
+        if (option.when_bare != nullptr && word == "--" + long_name(option)) {
+          word += "=" + std::string(option.when_bare);
+          break;
+        }
+      }
+    }
+  }
+  return words;
+}
+
+Arguments sort_words(const std::vector<std::string>& given, const Command* command) {
+  std::vector<std::string> words = fill_in_bare(given, command);
   options::options_description described;
   for (const auto& option : global_options()) {
     add(described, option);
@@ -168,19 +180,11 @@ Arguments sort_words(const std::vector<std::string>& words, const Command* comma
         continue;
       }
       auto& values = sorted.options[option.string_key];
-      if (!option.value.empty()) {
+      if (option.value.empty()) {
+        values.emplace_back();
+      } else {
         values.insert(values.end(), option.value.begin(), option.value.end());
-        continue;
       }
-      std::string bare;
-      if (command != nullptr) {
-        for (const auto& row : command->options) {
-          if (long_name(row) == option.string_key && row.when_bare != nullptr) {
-            bare = row.when_bare;
-          }
-        }
-      }
-      values.push_back(bare);
     }
   } catch (const options::error& error) {
     throw misuse(describe(error), command);

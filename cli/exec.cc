@@ -245,6 +245,9 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
       gone = failure;
     }
   }
+  if (gone && wire::errc_from_name(gone->failed.code) == wire::Errc::gone) {
+    co_return outcome;  // ended under our feet, by a reset or stop: there may be another one now
+  }
   if (gone) {
     co_await forget_if_gone(context, *client, exec.entry, *gone);
     auto forget = [origin, id = exec.entry.id] { origin->forget(id); return true; };

@@ -3,6 +3,7 @@
 #include "cli/error.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
+#include "protocol/wire/quoting.h"
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -337,7 +338,14 @@ void SessionClient::on_session_message(const wire::Message& message) {
       check_bound_(*bound);
     }
   } else if (const auto* failed = std::get_if<wire::Failed>(&message)) {
-    throw BindFailed(*failed);
+    bool ended = failed->step == "session";  // the agent takes leave; the sandbox may have been ended
+    bool ran = phase_ == Phase::running || phase_ == Phase::after;
+    if (!ended || (wire::errc_from_name(failed->code) == wire::Errc::gone && !ran)) {
+      throw BindFailed(*failed);
+    }
+    throw UserError("agent", session_->peer() + " ended the session: " + wire::printable(failed->message, 400),
+                    ran ? "What the command had changed is kept on the box while the sandbox is there; `sandbox pull` brings it."
+                        : "");
   } else if (const auto* notice = std::get_if<wire::Notice>(&message)) {
     output_.note("sandbox: " + notice->text);
   }

@@ -49,7 +49,7 @@ struct CycleOutcome {
   bool all_brought_back() const { return not_merged.empty() && merged.complete(); }
 };
 
-// bind or create was answered with failed.
+// bind or create was answered with failed, or the sandbox was ended before anything ran: code `gone`.
 struct BindFailed : std::runtime_error {
   explicit BindFailed(protocol::wire::Failed failure) : std::runtime_error(failure.message), failed(std::move(failure)) {}
   protocol::wire::Failed failed;

@@ -1,0 +1,119 @@
+#include "cli/commands.h"
+
+#include "cli/error.h"
+#include "tests/support/catch.h"
+
+#include <cctype>
+#include <set>
+#include <sstream>
+#include <string>
+
+namespace {
+
+using cli::parse_line;
+
+std::string misuse(const std::vector<std::string>& words) {
+  try {
+    parse_line(words);
+  } catch (const cli::UserError& error) {
+    CHECK(error.status == cli::kMisuse);
+    CHECK(error.origin == "arguments");
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("every row has a summary, a usage and something to run") {
+  std::set<std::string> names;
+  for (const auto& row : cli::commands()) {
+    INFO(row.name);
+    CHECK(names.insert(row.name).second);
+    std::string summary = row.summary;
+    CHECK(std::isupper(static_cast<unsigned char>(summary.front())));
+    CHECK(summary.back() != '.');
+    CHECK(summary.size() < 70);
+    CHECK(std::string(row.usage).rfind(row.name, 0) == 0);
+    CHECK(row.run != nullptr);
+    CHECK(cli::find_command(row.name) == &row);
+  }
+}
+
+TEST_CASE("every option says what it does, and none is there twice") {
+  for (const auto& row : cli::commands()) {
+    std::set<std::string> names;
+    auto look = [&names](const cli::Option& option) {
+      INFO(option.name);
+      std::string name = option.name;
+      CHECK(names.insert(name.substr(0, name.find(','))).second);
+      CHECK(!std::string(option.help).empty());
+    };
+    for (const auto& option : row.options) look(option);
+    for (const auto& option : cli::global_options()) look(option);
+  }
+}
+
+TEST_CASE("help is made from the rows and fits a terminal") {
+  std::string overview = cli::overview();
+  for (const auto& row : cli::commands()) {
+    CHECK(overview.find(row.summary) != std::string::npos);
+    std::istringstream lines(cli::help(row));
+    for (std::string line; std::getline(lines, line);) {
+      INFO(row.name << ": " << line);
+      CHECK(line.size() <= 120);
+    }
+    for (const auto& option : row.options) {
+      std::string name = option.name;
+      CHECK(cli::help(row).find("--" + name.substr(0, name.find(','))) != std::string::npos);
+    }
+  }
+  CHECK(std::count(overview.begin(), overview.end(), '\n') < 40);
+}
+
+TEST_CASE("what stands after -- is the command, untouched") {
+  auto line = parse_line({"exec", "-t", "--", "make", "--json", "-d", "--", ""});
+  CHECK(std::string(line.command->name) == "exec");
+  CHECK(line.arguments.command == std::vector<std::string>{"make", "--json", "-d", "--", ""});
+  CHECK(line.arguments.has("tty"));
+  CHECK_FALSE(line.arguments.has("json"));
+}
+
+TEST_CASE("global options may stand before and after the command's name") {
+  auto before = parse_line({"--json", "--box", "rig1:22", "list"});
+  CHECK(before.arguments.has("json"));
+  CHECK(before.arguments.value("box") == "rig1:22");
+  auto after = parse_line({"list", "--box=rig1:22", "--json"});
+  CHECK(after.arguments.value("box") == "rig1:22");
+}
+
+TEST_CASE("a value may be joined or follow, and a repeated option keeps its values in order") {
+  auto line = parse_line({"exec", "-e", "A=1", "--env=B=2 3", "--env", "C", "--", "x"});
+  CHECK(line.arguments.values("env") == std::vector<std::string>{"A=1", "B=2 3", "C"});
+}
+
+TEST_CASE("--wait takes a value only when it is joined") {
+  CHECK(parse_line({"exec", "--wait", "--", "x"}).arguments.value("wait") == "inf");
+  CHECK(parse_line({"exec", "--wait=5m", "--", "x"}).arguments.value("wait") == "5m");
+  auto line = parse_line({"exec", "--wait", "my.yml", "--", "x"});
+  CHECK(line.arguments.value("wait") == "inf");
+  CHECK(line.arguments.positional == std::vector<std::string>{"my.yml"});
+}
+
+TEST_CASE("misuse names the argument") {
+  CHECK(misuse({"exce", "--", "x"}).find("`exce`") != std::string::npos);
+  CHECK(misuse({"exec", "--frobnicate", "--", "x"}).find("frobnicate") != std::string::npos);
+  CHECK(misuse({"exec"}).find("after `--`") != std::string::npos);
+  CHECK(misuse({"exec", "--"}).find("after `--`") != std::string::npos);
+  CHECK(misuse({"exec", "make", "test"}).find("`test`") != std::string::npos);
+  CHECK(misuse({"list", "more"}).find("`more`") != std::string::npos);
+  CHECK(misuse({"list", "--", "x"}).find("runs no command") != std::string::npos);
+  CHECK(misuse({"exec", "--id", "--", "x"}).find("id") != std::string::npos);
+  CHECK(misuse({"exec", "--tty=yes", "--", "x"}).find("tty") != std::string::npos);
+  CHECK(misuse({"list", "--js"}) != "");  // no guessing
+}
+
+TEST_CASE("help needs no command to run") {
+  CHECK(parse_line({"exec", "--help"}).arguments.has("help"));
+  CHECK(parse_line({"-h"}).command == nullptr);
+}

@@ -1,0 +1,126 @@
+#include "cli/config.h"
+
+#include "cli/error.h"
+#include "tests/support/catch.h"
+#include "tests/support/temporary_directory.h"
+
+#include <fstream>
+
+namespace {
+
+std::string complaint(const std::string& text) {
+  try {
+    cli::parse_config(text, "/p/.sandbox.yml");
+  } catch (const cli::UserError& error) {
+    CHECK(error.origin == "config");
+    return error.what();
+  }
+  return "";
+}
+
+std::string refusal(const std::string& text, const cli::Consent& consent) {
+  cli::Config config = cli::parse_config(text, "/p/.sandbox.yml");
+  try {
+    cli::apply_consent(config, consent);
+  } catch (const cli::UserError& error) {
+    return std::string(error.what()) + " " + error.next;
+  }
+  return "";
+}
+
+void write(const std::filesystem::path& file, const std::string& text) {
+  std::filesystem::create_directories(file.parent_path());
+  std::ofstream(file) << text;
+}
+
+}  // namespace
+
+TEST_CASE("every key is read") {
+  auto config = cli::parse_config(
+      "box: rig1\nsetup:\n  - make deps\n  - 'echo \"x y\"'\nenv:\n  A: 1\n  B: two words\n  C:\n"
+      "shell: /bin/bash\nsync:\n  include: [.env, build/x]\n  depth: 0\nisolation: auto\n",
+      "/p/.sandbox.yml");
+  CHECK(config.box == "rig1");
+  CHECK(config.setup == std::vector<std::string>{"make deps", "echo \"x y\""});
+  CHECK(config.env == std::map<std::string, std::string>{{"A", "1"}, {"B", "two words"}, {"C", ""}});
+  CHECK(config.shell == "/bin/bash");
+  CHECK(config.includes == std::vector<std::string>{".env", "build/x"});
+  CHECK(config.depth == 0);
+  CHECK(config.isolation == "auto");
+}
+
+TEST_CASE("an empty file, and one setup command without a list, are fine") {
+  CHECK(cli::parse_config("", "/p/x").setup.empty());
+  CHECK(cli::parse_config("# nothing\n", "/p/x").depth == 50);
+  CHECK(cli::parse_config("setup: make\n", "/p/x").setup == std::vector<std::string>{"make"});
+}
+
+TEST_CASE("the template that init writes is a valid configuration, with and without its comment signs") {
+  CHECK(cli::parse_config(cli::config_template(), "/p/x").setup.empty());
+  std::string open;
+  std::string text = cli::config_template();
+  for (std::size_t at = 0; at < text.size();) {
+    std::size_t end = text.find('\n', at);
+    std::string line = text.substr(at, end - at);
+    bool prose = line.rfind("# ", 0) == 0 && line.size() > 2 && line[2] != ' ';
+    open += (line.rfind('#', 0) == 0 && !prose ? line.substr(1) : line) + "\n";
+    at = end + 1;
+  }
+  auto config = cli::parse_config(open, "/p/x");
+  CHECK(config.setup.size() == 2);
+  CHECK(config.box == "rig1");
+  CHECK(config.includes.size() == 1);
+}
+
+TEST_CASE("what is wrong is named with file and line") {
+  CHECK(complaint("setup:\n  - a\nsteup: x\n").find("/p/.sandbox.yml:3: there is no key `steup`") == 0);
+  CHECK(complaint("sync:\n  includes: []\n").find("/p/.sandbox.yml:2: there is no key `sync.includes`") == 0);
+  CHECK(complaint("sync:\n  depth: many\n").find("/p/.sandbox.yml:2: `sync.depth`") == 0);
+  CHECK(complaint("sync:\n  depth: -1\n").find("/p/.sandbox.yml:2: `sync.depth`") == 0);
+  CHECK(complaint("env:\n  - A\n").find("/p/.sandbox.yml:2: `env` must be a map") == 0);
+  CHECK(complaint("env:\n  A: [1]\n").find("/p/.sandbox.yml:2: `env.A` must be a text") == 0);
+  CHECK(complaint("shell: bash\n").find("/p/.sandbox.yml:1: `shell` must be an absolute path") == 0);
+  CHECK(complaint("\nisolation: docker\n").find("/p/.sandbox.yml:2: `isolation`") == 0);
+  CHECK(complaint("setup: {a: b}\n").find("/p/.sandbox.yml:1: `setup` must be a list") == 0);
+  CHECK(complaint("setup:\n  - [a]\n").find("/p/.sandbox.yml:2:") == 0);
+  CHECK(complaint("- a\n- b\n").find("/p/.sandbox.yml:1:") == 0);
+  CHECK(complaint("box: a\nbox: b\n").find("/p/.sandbox.yml:2: `box` is there twice") == 0);
+  CHECK(complaint("box: [open\n").find("/p/.sandbox.yml:") == 0);
+  CHECK(complaint("a: b: c\n").find("/p/.sandbox.yml:1:") == 0);
+  CHECK(complaint("box: \xff\xfe\n").find("/p/.sandbox.yml:1:") == 0);
+  CHECK(complaint("env:\n  A=B: 1\n").find("/p/.sandbox.yml:2:") == 0);
+}
+
+TEST_CASE("what reaches beyond the sandbox needs the command line, too") {
+  CHECK(refusal("env: {}\nbox: rig1\n", {}).find("/p/.sandbox.yml:2: `box`") == 0);
+  CHECK(refusal("box: rig1\n", {}).find("--box rig1") != std::string::npos);
+  CHECK(refusal("isolation: none\n", {}).find("--isolation none") != std::string::npos);
+  CHECK(refusal("isolation: auto\n", {}) == "");
+  CHECK(refusal("sync:\n  include: [.env]\n", {}).find("--include .env") != std::string::npos);
+  CHECK(refusal("sync:\n  include: [.env]\n", {"", "", {"other"}}).find("--include .env") != std::string::npos);
+  CHECK(refusal("sync:\n  include: [.env]\n", {"", "", {"other", ".env"}}) == "");
+  CHECK(refusal("box: rig1\n", {"rig2", "", {}}) == "");
+}
+
+TEST_CASE("the command line lies over the file") {
+  cli::Config config = cli::parse_config("box: rig1\nisolation: none\nsync: {include: [a]}\n", "/p/x");
+  cli::apply_consent(config, {"rig2", "auto", {"a", "b"}});
+  CHECK(config.box == "rig2");
+  CHECK(config.isolation == "auto");
+  CHECK(config.includes == std::vector<std::string>{"a", "b"});
+}
+
+TEST_CASE("the file is looked for up to the project's root and no further") {
+  test::TemporaryDirectory temporary;
+  auto top = std::filesystem::canonical(temporary.path());
+  write(top / ".sandbox.yml", "shell: /outside\n");
+  std::filesystem::create_directories(top / "project/a/b");
+  CHECK(cli::load_config("", top / "project/a/b", top / "project").file.empty());
+  write(top / "project/.sandbox.yml", "shell: /root\n");
+  CHECK(cli::load_config("", top / "project/a/b", top / "project").shell == "/root");
+  write(top / "project/a/.sandbox.yml", "shell: /nearer\n");
+  CHECK(cli::load_config("", top / "project/a/b", top / "project").shell == "/nearer");
+  CHECK(cli::load_config("../../.sandbox.yml", top / "project/a/b", top / "project").shell == "/root");
+  CHECK_THROWS_AS(cli::load_config("nowhere.yml", top / "project", top / "project"), cli::UserError);
+  CHECK_THROWS_AS(cli::load_config("a", top / "project", top / "project"), cli::UserError);
+}
