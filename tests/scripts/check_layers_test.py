@@ -82,10 +82,12 @@ class CheckLayers(unittest.TestCase):
             ("cli/exec.cc", "boost/program_options.hpp", "Boost.Program_options"),
             ("agent/options.cc", "boost/program_options/parsers.hpp", "Boost.Program_options"),
             ("agent/options.cc", "yaml-cpp/yaml.h", "yaml-cpp"),
+            ("agent/store.cc", "sqlite3.h", "SQLite"),
+            ("protocol/os/fd.cc", "spdlog/spdlog.h", "spdlog"),
         ]:
             self.refused(path, f"#include <{header}>", f"{name} belongs to")
         self.allowed("protocol/ssh/session.cc", "#include <libssh/libssh.h>")
-        self.allowed("agent/store_thread.cc", "#include <sqlite3.h>")
+        self.allowed("agent/database.cc", "#include <sqlite3.h>")
         self.allowed("cli/command_table.cc", "#include <boost/program_options.hpp>")
         self.allowed("cli/config_file.cc", "#include <yaml-cpp/yaml.h>")
 
