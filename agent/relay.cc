@@ -108,7 +108,8 @@ awaitable<void> Relay::finish() {
   if (state_ == State::gone) {
     co_return;
   }
-  co_await within(ex_, kFlushLimit, flush(self), [self] { self->frames_->close(); });
+  std::function<void()> cut = [self] { self->frames_->close(); };
+  co_await within(ex_, kFlushLimit, flush(self), cut);
   frames_->close();
 }
 

@@ -170,7 +170,8 @@ awaitable<void> Sandboxes::end_orphans() {
 }
 
 awaitable<void> Sandboxes::end_orphans_of(std::string id) {
-  auto connection = co_await supervisors_.find(directory(id), wire::Hello{});
+  wire::Hello hello;
+  auto connection = co_await supervisors_.find(directory(id), hello);
   if (!connection) {
     if (connection.error().code != Errc::not_found) {
       log::warn("supervisor_not_reached", {{"sandbox", id}, {"error", connection.error().what}});
@@ -434,7 +435,8 @@ awaitable<result<void>> Sandboxes::remove_now(std::string id, std::shared_ptr<En
 }
 
 awaitable<result<void>> Sandboxes::shut_down(std::string id) {
-  auto connection = co_await supervisors_.find(directory(id), wire::Hello{});
+  wire::Hello hello;
+  auto connection = co_await supervisors_.find(directory(id), hello);
   if (!connection) {
     if (connection.error().code == Errc::not_found || connection.error().code == Errc::gone) {
       co_return result<void>();

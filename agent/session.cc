@@ -138,8 +138,8 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
     os::spawn(services_.executor, "session end", close_client(shared_from_this()));
   }
   static awaitable<void> close_client(std::shared_ptr<Session> self) {
-    co_await within(self->services_.executor, kLastWords, flush_client(self),
-                    [self] { self->client_.close(); });
+    std::function<void()> cut = [self] { self->client_.close(); };
+    co_await within(self->services_.executor, kLastWords, flush_client(self), cut);
     self->client_.close();
   }
   static awaitable<void> flush_client(std::shared_ptr<Session> self) {
@@ -652,8 +652,8 @@ awaitable<void> Session::wind_up() {
   }
   use_.reset();
   if (client_.is_open()) {
-    co_await within(services_.executor, kLastWords, flush_client(shared_from_this()),
-                    [this] { client_.close(); });
+    std::function<void()> cut = [this] { client_.close(); };
+    co_await within(services_.executor, kLastWords, flush_client(shared_from_this()), cut);
   }
 }
 
