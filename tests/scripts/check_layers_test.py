@@ -96,7 +96,6 @@ class CheckLayers(unittest.TestCase):
             "boost/asio/io_context.hpp",
             "unistd.h",
             "sys/types.h",
-            "spdlog/spdlog.h",
             "fstream",
             "iostream",
             "filesystem",
