@@ -17,6 +17,9 @@ namespace {
 constexpr std::uint32_t kWindow = 2 * 1024 * 1024;
 constexpr std::uint32_t kBulkWindow = 4 * 1024 * 1024;
 constexpr std::uint64_t kBulk = 8 * 1024 * 1024;  // so much read: bulk
+// It is opened again when so small a part of it was read: what is granted late is missing for a
+// round trip.
+constexpr std::uint32_t kGrants = 8;
 
 // The queue takes data while it is below this; one delivery may take it above, at most by a window.
 constexpr std::size_t kQueueBytes = 256 * 1024;
@@ -158,7 +161,7 @@ awaitable<result<std::size_t>> Channel::read_some(std::span<std::byte> buffer) {
     if (closing_) co_return Failure(Errc::gone, "the channel was closed here");
     if (unread() == 0) {
       clear_queue();
-      if (held_ || consumed_ >= window_ / 2) open_window();
+      if (held_ || consumed_ >= window_ / kGrants) open_window();
     }
     if (unread() > 0) {
       const std::size_t count = std::min(buffer.size(), unread());
@@ -242,7 +245,7 @@ awaitable<result<void>> Channel::shutdown_write() {
 // ---- the end ----------------------------------------------------------------------------------
 
 void Channel::hang_up() {
-  if (handle_ == nullptr || hung_up_ || !pump_->alive()) return;
+  if (handle_ == nullptr || !opened_ || hung_up_ || !pump_->alive()) return;
   hung_up_ = true;
   // Close alone, with output not yet sent, would send its end of file and forget the close.
   ssh_channel_send_eof(handle_);

@@ -54,6 +54,9 @@ class Channel : public std::enable_shared_from_this<Channel> {
   void hang_up();
   // Waits until nobody is in write().
   awaitable<void> writers_gone();
+  // A client's channel is not yet one: until then there is nobody to send anything to.
+  void set_opened(bool opened) { opened_ = opened; }
+  bool closing() const { return closing_; }
   bool open() const { return handle_ != nullptr && !closing_ && !peer_closed_; }
   Pump& pump() { return *pump_; }
   os::Wakeup& changed() { return changed_; }
@@ -100,6 +103,7 @@ class Channel : public std::enable_shared_from_this<Channel> {
   bool absorbing_ = false;  // a big read is under way: callbacks leave the data to it
   bool touched_ = false;    // a callback has noted something
   bool over_limit_ = false;
+  bool opened_ = true;
   bool eof_ = false;
   bool peer_closed_ = false;
   bool closing_ = false;  // closed by us: nobody reads or writes any more

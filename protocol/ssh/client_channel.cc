@@ -10,7 +10,9 @@ CommandChannel::CommandChannel(std::shared_ptr<Pump> pump, ssh_channel handle, s
                                OnError on_error)
     : Channel(std::move(pump), handle),
       command_(std::move(command)),
-      on_error_(std::move(on_error)) {}
+      on_error_(std::move(on_error)) {
+  set_opened(false);
+}
 
 awaitable<result<void>> CommandChannel::opened() {
   const auto self = shared_from_this();
@@ -27,7 +29,7 @@ void CommandChannel::stepped() {
   Channel::stepped();
   if (!error_.empty()) {
     const std::string bytes = std::exchange(error_, {});
-    if (on_error_) on_error_(bytes);
+    if (on_error_ && !closing()) on_error_(bytes);
   }
 }
 
@@ -43,9 +45,10 @@ void CommandChannel::advance() {
       drop();
       return;
     }
+    set_opened(true);
     phase_ = Phase::asked;
     changed().notify();
-    if (!open()) {
+    if (closing()) {
       hang_up();  // nobody wants it any more
       return;
     }

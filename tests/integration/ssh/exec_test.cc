@@ -130,6 +130,26 @@ TEST_CASE("a thousand commands one after the other leave nothing behind") {
   CHECK(world.run(many(world)) == 1000);
 }
 
+// Its number on the other side is not known: anything said about it would be said about another
+// one.
+TEST_CASE("a channel that was refused, or given up while it was opened, leaves the others alone") {
+  ssh::ServerOptions options;
+  options.max_channels = 1;
+  SshWorld world(options);
+  const auto work = [](SshWorld& w) -> awaitable<std::string> {
+    auto connection = must(co_await w.connect());
+    auto first = must(co_await connection->exec("cat"));
+    for (int i = 0; i < 3; ++i) {
+      auto second = co_await connection->exec("cat");
+      if (second || second.error().code != Errc::refused) throw std::runtime_error("not refused");
+    }
+    must(co_await first->write(bytes("still here")));
+    must(co_await first->shutdown_write());
+    co_return must(co_await read_all(*first));
+  };
+  CHECK(world.run(work(world)) == "still here");
+}
+
 TEST_CASE("the host's key is shown once, and a stranger's ends the connection") {
   SshWorld world;
   auto options = world.client_options();
