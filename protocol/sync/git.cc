@@ -176,6 +176,17 @@ Git Git::with_variable(const std::string& name, const std::string& value) const 
   return copy;
 }
 
+Git Git::with_user_settings() const {
+  Git copy = *this;
+  for (const char* name :
+       {"GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_GLOBAL", "HOME", "XDG_CONFIG_HOME"})
+    if (const char* value = std::getenv(name))
+      copy.environment_[name] = value;
+    else
+      copy.environment_.erase(name);
+  return copy;
+}
+
 os::Spawn Git::spawn(std::vector<std::string> args) const {
   os::Spawn spawn;
   spawn.argv.reserve(args.size() + 2 * config_.size() + 1);

@@ -38,6 +38,8 @@ class Git {
   Git with_index(const std::filesystem::path& file) const;          // GIT_INDEX_FILE
   Git with_config(const std::string& setting) const;                // "core.x=y"
   Git with_variable(const std::string& name, const std::string& value) const;
+  // Reads the settings of the user and of the system as well. Only to ask what they say.
+  Git with_user_settings() const;
 
   // `git <args>` as it would be started; the caller adds descriptors.
   os::Spawn spawn(std::vector<std::string> args) const;

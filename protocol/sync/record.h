@@ -4,12 +4,16 @@
 
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <string_view>
 
 #include "protocol/os/beneath.h"
+#include "protocol/wire/result.h"
 
 namespace protocol::sync {
+
+using wire::result;
 
 // Guards against damage, not against people.
 inline std::uint64_t record_checksum(std::string_view bytes) {
@@ -51,6 +55,7 @@ class RecordWriter {
     number(static_cast<std::uint64_t>(info.changed_ns));
   }
   std::string& out() { return out_; }
+  const std::string& out() const { return out_; }
 
  private:
   std::string out_;
@@ -105,6 +110,7 @@ class RecordReader {
     info.changed_ns = static_cast<std::int64_t>(number());
     return info;
   }
+  std::string_view rest() const { return bytes_; }
   bool ended_well() const { return !failed_ && bytes_.empty(); }
   bool failed() const { return failed_; }
 
@@ -112,5 +118,8 @@ class RecordReader {
   std::string_view bytes_;
   bool failed_ = false;
 };
+
+// Replaces a file in one step, without fsync: what a crash damages fails its checksum.
+result<void> write_record(const std::filesystem::path& file, std::string_view bytes);
 
 }  // namespace protocol::sync

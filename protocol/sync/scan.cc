@@ -10,6 +10,7 @@
 #include "protocol/os/paths.h"
 #include "protocol/sync/directory_walk.h"
 #include "protocol/sync/object_id.h"
+#include "protocol/sync/record.h"
 #include "protocol/sync/scan_cache.h"
 #include "protocol/sync/scan_names.h"
 #include "protocol/sync/tree_writer.h"
@@ -130,20 +131,8 @@ result<void> WorkTree::save() {
   State& state = *state_;
   state.take_in_written();
   if (!state.dirty) return {};
-  // Not fsynced: what a crash damages is made anew.
-  std::filesystem::path temporary = state.cache_file;
-  temporary += ".new";
-  std::string bytes = encode_cache(state.cache);
-  os::Fd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd) return os::errno_failure(errno, temporary.string());
-  auto written = os::write_all(fd.get(), bytes);
-  fd.reset();
-  if (written && ::rename(temporary.c_str(), state.cache_file.c_str()) != 0)
-    written = os::errno_failure(errno, state.cache_file.string());
-  if (!written) {
-    ::unlink(temporary.c_str());
-    return written;
-  }
+  auto written = write_record(state.cache_file, encode_cache(state.cache));
+  if (!written) return written;
   state.dirty = false;
   return {};
 }
