@@ -12,6 +12,7 @@
 #include "agent/log.h"
 #include "agent/options.h"
 #include "agent/supervisor/supervisor.h"
+#include "agent/supervisor/supervisor.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/signals.h"
 #include "protocol/wire/limits.h"
@@ -116,6 +117,9 @@ int run(std::span<const std::string> arguments) {
   }
   if (const auto* options = std::get_if<agent::AuthorizeOptions>(&*command)) {
     return authorize(*options);
+  }
+  if (const auto* options = std::get_if<agent::SuperviseOptions>(&*command)) {
+    return agent::supervisor::supervise(options->directory, SANDBOX_VERSION);
   }
   if (const auto* options = std::get_if<agent::SuperviseOptions>(&*command)) {
     return agent::supervisor::supervise(options->directory, SANDBOX_VERSION);

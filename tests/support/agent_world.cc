@@ -95,28 +95,36 @@ std::uint16_t AgentWorld::port() const {
 }
 
 std::shared_ptr<protocol::ssh::ClientConnection> AgentWorld::connect(const std::string& user) {
-  protocol::ssh::ClientOptions options;
-  options.host = "127.0.0.1";
-  options.port = port();
-  options.user = user;
-  options.check_host_key = [](const auto&) { return true; };
-  return must(loop.run(protocol::ssh::connect(loop.executor(), key_, options)));
+  return connect_to_agent(loop, port(), key_, user);
 }
 
 SessionClient AgentWorld::session(const std::string& user) {
-  auto connection = connect(user);
-  auto stream = must(loop.run(connection->exec("__rwx_sandbox_session__ {\"version\":1}")));
-  return SessionClient(*this, connection, std::move(stream));
+  return SessionClient(loop, connect(user));
 }
 
 // ---- SessionClient ---------------------------------------------------------------------------
 
-SessionClient::SessionClient(AgentWorld& world,
+std::shared_ptr<protocol::ssh::ClientConnection> connect_to_agent(
+    Loop& loop, std::uint16_t port, const protocol::ssh::PrivateKey& key, const std::string& user) {
+  protocol::ssh::ClientOptions options;
+  options.host = "127.0.0.1";
+  options.port = port;
+  options.user = user;
+  options.check_host_key = [](const auto&) { return true; };
+  return must(loop.run(protocol::ssh::connect(loop.executor(), key, options)));
+}
+
+SessionClient::SessionClient(Loop& loop,
+                             std::shared_ptr<protocol::ssh::ClientConnection> connection)
+    : SessionClient(loop, connection,
+                    must(loop.run(connection->exec("__rwx_sandbox_session__ {\"version\":1}")))) {}
+
+SessionClient::SessionClient(Loop& loop,
                              std::shared_ptr<protocol::ssh::ClientConnection> connection,
                              std::unique_ptr<os::ByteStream> stream)
-    : world_(world),
+    : loop_(loop),
       connection_(std::move(connection)),
-      frames_(std::make_unique<os::FrameStream>(world.loop.executor(), std::move(stream))) {}
+      frames_(std::make_unique<os::FrameStream>(loop.executor(), std::move(stream))) {}
 
 void SessionClient::send(std::uint32_t request, const wire::Message& message) {
   frames_->send(request, message);
@@ -124,7 +132,7 @@ void SessionClient::send(std::uint32_t request, const wire::Message& message) {
 
 wire::Message SessionClient::next() {
   while (true) {
-    auto frame = must(world_.loop.run(frames_->read()));
+    auto frame = must(loop_.run(frames_->read()));
     if (!frame) {
       throw std::runtime_error("the session ended");
     }
@@ -139,7 +147,7 @@ wire::Message SessionClient::next() {
 
 void SessionClient::until_end() {
   while (true) {
-    auto frame = world_.loop.run(frames_->read());
+    auto frame = loop_.run(frames_->read());
     if (!frame || !*frame) {
       return;
     }
@@ -156,7 +164,7 @@ void SessionClient::vanish() {
 }
 
 void SessionClient::finish() {
-  auto finished = world_.loop.run(frames_->finish());
+  auto finished = loop_.run(frames_->finish());
   must(std::move(finished));
   until_end();
 }
@@ -170,6 +178,30 @@ wire::Bound SessionClient::create(char digit, const std::string& user) {
   create.branch = "main";
   send(0, create);
   return expect<wire::Bound>(0);
+}
+
+SessionClient::Ran SessionClient::run(std::uint32_t request, const std::string& script) {
+  send_command(request, script);
+  Ran ran;
+  while (true) {
+    wire::Message message = next();
+    if (last_request != request) {
+      continue;
+    }
+    if (const auto* exited = std::get_if<wire::Exited>(&message)) {
+      ran.status = exited->status;
+      ran.signal = exited->signal;
+    } else if (std::holds_alternative<wire::Released>(message)) {
+      break;
+    } else if (std::holds_alternative<wire::Failed>(message) ||
+               std::holds_alternative<wire::Refused>(message) ||
+               std::holds_alternative<wire::Queued>(message)) {
+      throw std::runtime_error("not run: " + wire::encode(message));
+    }
+  }
+  ran.out = bulk(wire::FrameKind::output, request);
+  ran.err = bulk(wire::FrameKind::error, request);
+  return ran;
 }
 
 void SessionClient::send_command(std::uint32_t request, const std::string& script) {

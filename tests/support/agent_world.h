@@ -27,10 +27,15 @@ inline std::string sandbox_id(char digit) { return std::string(32, digit); }
 
 class AgentWorld;
 
+// Throws when it is not let in.
+std::shared_ptr<protocol::ssh::ClientConnection> connect_to_agent(
+    Loop& loop, std::uint16_t port, const protocol::ssh::PrivateKey& key, const std::string& user);
+
 // One session channel.
 class SessionClient {
  public:
-  SessionClient(AgentWorld& world, std::shared_ptr<protocol::ssh::ClientConnection> connection,
+  SessionClient(Loop& loop, std::shared_ptr<protocol::ssh::ClientConnection> connection);
+  SessionClient(Loop& loop, std::shared_ptr<protocol::ssh::ClientConnection> connection,
                 std::unique_ptr<protocol::os::ByteStream> stream);
 
   void send(std::uint32_t request, const protocol::wire::Message& message);
@@ -52,13 +57,19 @@ class SessionClient {
 
   // Makes the sandbox and binds.
   protocol::wire::Bound create(char digit, const std::string& user = "");
+  struct Ran {
+    int status = -1;
+    std::string signal, out, err;
+  };
+  // The command under the lock, to its end: granted, exited, released.
+  Ran run(std::uint32_t request, const std::string& script);
   // A chain sent ahead, without a sync: lock, command, release.
   void send_command(std::uint32_t request, const std::string& script);
 
   std::uint32_t last_request = 0;  // of what next() returned
 
  private:
-  AgentWorld& world_;
+  Loop& loop_;
   std::shared_ptr<protocol::ssh::ClientConnection> connection_;
   std::unique_ptr<protocol::os::FrameStream> frames_;
   std::map<std::pair<protocol::wire::FrameKind, std::uint32_t>, std::string> bulk_;

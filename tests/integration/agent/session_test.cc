@@ -47,7 +47,7 @@ TEST_CASE("a session asks for version 1 of the protocol") {
   for (std::string argument : {"{\"version\":2}", "{}", "nonsense", ""}) {
     auto stream = world.loop.run(connection->exec("__rwx_sandbox_session__ " + argument));
     REQUIRE(stream);
-    SessionClient client(world, connection, std::move(*stream));
+    SessionClient client(world.loop, connection, std::move(*stream));
     client.expect<Failed>(0);
     client.until_end();
   }
@@ -167,7 +167,7 @@ TEST_CASE("a frame that is too long ends the session, and says so") {
   REQUIRE(stream);
   const char header[] = {'\x7f', '\x7f', '\x7f', '\x7f', 1, 0, 0, 0, 1};
   REQUIRE(world.loop.run((*stream)->write(std::as_bytes(std::span(header)))));
-  SessionClient client(world, connection, std::move(*stream));
+  SessionClient client(world.loop, connection, std::move(*stream));
   CHECK(client.expect<Failed>(0).code == "too_large");
   client.until_end();
 }
