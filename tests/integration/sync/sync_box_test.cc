@@ -1,0 +1,313 @@
+// The box's end: what a workspace looks like after a sync, what drifted, and what hostile sandboxed
+// code cannot reach.
+
+#include <algorithm>
+
+#include "tests/integration/sync/two_ends.h"
+
+using namespace sync_test;
+
+namespace {
+
+// A repository with staged, unstaged and untracked changes and an upstream.
+void make_repository(const fs::path& root) {
+  git_out(root, {"init", "-q", "-b", "main"});
+  for (const char* name : {"clean", "staged", "unstaged", "both", "gone", "dir/a"})
+    write_file(root / name, std::string(name) + "\n");
+  write_file(root / ".gitignore", "*.o\n");
+  git_out(root, {"add", "-A"});
+  git_out(root, {"commit", "-q", "-m", "one"});
+  git_out(root, {"update-ref", "refs/remotes/origin/main", "HEAD"});
+  git_out(root, {"symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main"});
+  git_out(root, {"config", "remote.origin.url", "https://example.org/x.git"});
+  git_out(root, {"config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"});
+  git_out(root, {"config", "branch.main.remote", "origin"});
+  git_out(root, {"config", "branch.main.merge", "refs/heads/main"});
+  write_file(root / "clean2", "two\n");
+  git_out(root, {"add", "-A"});
+  git_out(root, {"commit", "-q", "-m", "two"});
+  write_file(root / "staged", "changed\n");
+  write_file(root / "both", "changed\n");
+  git_out(root, {"add", "-A"});
+  git_out(root, {"rm", "-q", "gone"});
+  write_file(root / "both", "changed twice\n");
+  write_file(root / "unstaged", "changed\n", true);
+  write_file(root / "untracked", "new\n");
+  write_file(root / "ignored.o", "object\n");
+}
+
+}  // namespace
+
+TEST_CASE("git shows the same in the workspace as on the laptop") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  ends.push();
+  for (std::vector<std::string> question :
+       {std::vector<std::string>{"status", "--porcelain=v1", "-z"},
+        {"status", "--branch", "--porcelain=v2"},
+        {"rev-parse", "HEAD"},
+        {"symbolic-ref", "HEAD"},
+        {"rev-parse", "--abbrev-ref", "@{upstream}"},
+        {"symbolic-ref", "refs/remotes/origin/HEAD"},
+        {"log", "--format=%H %s"},
+        {"diff"},
+        {"diff", "--cached"},
+        {"ls-files", "--stage"}}) {
+    INFO(question[0]);
+    CHECK(git(ends.box(), question).out == git(ends.laptop(), question).out);
+  }
+  CHECK(git(ends.box(), {"fsck", "--strict"}).exit.ok());
+  CHECK_FALSE(fs::exists(ends.box() / "ignored.o"));
+
+  // The index knows the files: only what differs is ever read.
+  auto debug = git(ends.box(), {"ls-files", "--debug", "clean"}).out;
+  CHECK(debug.find("size: 6") != std::string::npos);
+  CHECK(debug.find("mtime: 0:0") == std::string::npos);
+
+  SECTION("a detached HEAD") {
+    git_out(ends.laptop(), {"checkout", "-q", "--detach"});
+    ends.push();
+    CHECK_FALSE(git(ends.box(), {"symbolic-ref", "-q", "HEAD"}).exit.ok());
+    CHECK(git_out(ends.box(), {"rev-parse", "HEAD"}) ==
+          git_out(ends.laptop(), {"rev-parse", "HEAD"}));
+  }
+  SECTION("a branch that went away and one that came") {
+    git_out(ends.laptop(), {"checkout", "-q", "-b", "topic/deep"});
+    ends.push();
+    CHECK(git_out(ends.box(), {"symbolic-ref", "HEAD"}) == "refs/heads/topic/deep");
+    git_out(ends.laptop(), {"checkout", "-q", "main"});
+    git_out(ends.laptop(), {"branch", "-q", "-D", "topic/deep"});
+    git_out(ends.laptop(), {"checkout", "-q", "-b", "topic"});
+    ends.push();
+    CHECK(git_out(ends.box(), {"symbolic-ref", "HEAD"}) == "refs/heads/topic");
+    CHECK_FALSE(
+        git(ends.box(), {"rev-parse", "-q", "--verify", "refs/heads/topic/deep"}).exit.ok());
+  }
+  SECTION("what a command staged in the sandbox is put back by the next sync") {
+    git_out(ends.box(), {"add", "-A"});
+    ends.push();
+    CHECK(git(ends.box(), {"status", "--porcelain"}).out ==
+          git(ends.laptop(), {"status", "--porcelain"}).out);
+  }
+}
+
+TEST_CASE("an unborn branch and a work tree without git") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  bool with_git = GENERATE(true, false);
+  if (with_git) git_out(ends.laptop(), {"init", "-q", "-b", "fresh"});
+  write_file(ends.laptop() / "f", "f\n");
+  if (with_git) git_out(ends.laptop(), {"add", "f"});
+  write_file(ends.laptop() / "g", "g\n");
+  ends.push();
+  CHECK(read_tree(ends.box()) == read_tree(ends.laptop()));
+  CHECK(fs::exists(ends.box() / ".git") == with_git);
+  if (with_git) {
+    CHECK(git(ends.box(), {"status", "--porcelain"}).out == "A  f\n?? g\n");
+    CHECK(git_out(ends.box(), {"symbolic-ref", "HEAD"}) == "refs/heads/fresh");
+  }
+}
+
+TEST_CASE("a sync that changes nothing touches nothing") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  ends.push();
+  std::map<std::string, std::int64_t> before, after;
+  read_tree(ends.box(), &before);
+  auto index = fs::last_write_time(ends.box() / ".git/index");
+  auto applied = ends.push();
+  CHECK(applied.drift.empty());
+  CHECK(applied.left_out.empty());
+  read_tree(ends.box(), &after);
+  CHECK(before == after);
+  CHECK(fs::last_write_time(ends.box() / ".git/index") == index);
+}
+
+TEST_CASE("ignored files stay in the sandbox, and what drifted is kept and named") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  ends.push();
+  write_file(ends.box() / "build.o", "object\n");
+  write_file(ends.box() / "dir/cache.o", "object\n");
+  write_file(ends.box() / "clean", "edited by a shell\n");
+  write_file(ends.box() / "notes", "from a shell\n");
+  fs::remove(ends.box() / "dir/a");
+  auto applied = ends.push();
+  CHECK(read_file(ends.box() / "build.o") == "object\n");
+  CHECK(read_file(ends.box() / "dir/cache.o") == "object\n");
+  CHECK(read_file(ends.box() / "clean") == "clean\n");
+  CHECK(read_file(ends.box() / "dir/a") == "dir/a\n");
+  CHECK_FALSE(fs::exists(ends.box() / "notes"));
+  CHECK(applied.drifted == std::vector<std::string>{"clean", "dir/a", "notes"});
+  REQUIRE_FALSE(applied.drift.empty());
+  auto show = [&](const std::string& path) {
+    return git_out(ends.box_store(), {"--git-dir=.", "show", applied.drift + ":" + path});
+  };
+  CHECK(show("clean") == "edited by a shell");
+  CHECK(show("notes") == "from a shell");
+  CHECK(ends.push().drift.empty());
+}
+
+TEST_CASE("an ignored file that a snapshot brings is kept before it is overwritten") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  ends.push();
+  write_file(ends.box() / "tool.o", "made there\n");
+  git_out(ends.laptop(), {"add", "-f", "ignored.o"});
+  fs::rename(ends.laptop() / "ignored.o", ends.laptop() / "tool.o");
+  git_out(ends.laptop(), {"add", "-f", "-A", "tool.o"});
+  auto applied = ends.push();
+  CHECK(read_file(ends.box() / "tool.o") == "object\n");
+  CHECK(applied.drifted == std::vector<std::string>{"tool.o"});
+  CHECK(git_out(ends.box_store(), {"--git-dir=.", "show", applied.drift + ":tool.o"}) ==
+        "made there");
+}
+
+TEST_CASE("a directory of ignored files in the way of a file is moved aside and named") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  ends.push();
+  write_file(ends.box() / "out/x.o", "object\n");
+  write_file(ends.laptop() / "out", "a file now\n");
+  auto applied = ends.push();
+  CHECK(read_file(ends.box() / "out") == "a file now\n");
+  CHECK(read_file(ends.box() / "out.sandbox-conflict/x.o") == "object\n");
+  CHECK(std::any_of(applied.left_out.begin(), applied.left_out.end(),
+                    [](const wire::LeftOut& left) { return left.path == "out"; }));
+}
+
+TEST_CASE("read-only files and directories in the sandbox do not stop a sync") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  write_file(ends.laptop() / "ro/f", "1\n");
+  write_file(ends.laptop() / "ro/g", "1\n");
+  ends.push();
+  REQUIRE(::chmod((ends.box() / "ro/f").c_str(), 0444) == 0);
+  REQUIRE(::chmod((ends.box() / "ro").c_str(), 0555) == 0);
+  write_file(ends.laptop() / "ro/f", "2\n");
+  fs::remove(ends.laptop() / "ro/g");
+  ends.push();
+  CHECK(read_tree(ends.box()) == read_tree(ends.laptop()));
+  struct stat status;
+  REQUIRE(::stat((ends.box() / "ro/f").c_str(), &status) == 0);
+  CHECK((status.st_mode & 0777) == 0444);
+  REQUIRE(::stat((ends.box() / "ro").c_str(), &status) == 0);
+  CHECK((status.st_mode & 0777) == 0555);
+}
+
+TEST_CASE("hostile repositories in the workspace run nothing and read nothing") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  ends.push();
+  const std::string ran = (scratch / "ran").native();
+  const std::string program = (scratch / "evil.sh").native();
+  write_file(program, "#!/bin/sh\necho \"$0 $*\" >>'" + ran + "'\ncat\n", true);
+  // A secret repository outside, whose objects must not turn up in a result.
+  git_out((fs::create_directories(scratch / "secret"), scratch / "secret"),
+          {"init", "-q", "-b", "main"});
+  write_file(scratch / "secret/key", "top secret\n");
+  git_out(scratch / "secret", {"add", "key"});
+  git_out(scratch / "secret", {"commit", "-q", "-m", "secret"});
+  std::string secret = git_out(scratch / "secret", {"rev-parse", "HEAD"});
+
+  auto poison = [&](const fs::path& git_dir) {
+    write_file(git_dir / "config",
+               "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = " + program +
+                   "\n\thooksPath = " + (scratch / "hooks").native() +
+                   "\n\tsshCommand = " + program + "\n\tpager = " + program +
+                   "\n[filter \"evil\"]\n\tclean = " + program + "\n\tsmudge = " + program +
+                   "\n\tprocess = " + program + "\n[diff]\n\texternal = " + program +
+                   "\n[gpg]\n\tprogram = " + program +
+                   "\n[commit]\n\tgpgsign = true\n[include]\n\tpath = " +
+                   (scratch / "secret/.git/config").native() + "\n");
+    for (const char* hook : {"post-checkout", "reference-transaction", "post-index-change"}) {
+      write_file(git_dir / "hooks" / hook, read_file(program), true);
+      write_file(scratch / "hooks" / hook, read_file(program), true);
+    }
+  };
+  write_file(ends.box() / ".gitattributes", "* filter=evil diff=evil\n");
+  std::string swap = GENERATE("config", "nested", "linked", "file", "alternates", "gone",
+                              "refs linked", "objects linked", "fifo");
+  INFO(swap);
+  if (swap == "config") {
+    poison(ends.box() / ".git");
+  } else if (swap == "nested") {
+    for (const char* name : {"nested", "clean.d/nested"}) {
+      fs::create_directories(ends.box() / name);
+      git_out(ends.box() / name, {"init", "-q"});
+      write_file(ends.box() / name / "f", "f\n");
+      poison(ends.box() / name / ".git");
+    }
+  } else if (swap == "linked") {
+    fs::remove_all(ends.box() / ".git");
+    fs::create_directory_symlink(scratch / "secret/.git", ends.box() / ".git");
+  } else if (swap == "file") {
+    fs::remove_all(ends.box() / ".git");
+    write_file(ends.box() / ".git", "gitdir: " + (scratch / "secret/.git").native() + "\n");
+  } else if (swap == "alternates") {
+    write_file(ends.box() / ".git/objects/info/alternates",
+               (scratch / "secret/.git/objects").native() + "\n");
+    write_file(ends.box() / ".git/refs/heads/main", secret + "\n");
+  } else if (swap == "gone") {
+    fs::remove_all(ends.box() / ".git");
+  } else if (swap == "refs linked") {
+    fs::remove_all(ends.box() / ".git/refs");
+    fs::create_directory_symlink(scratch / "secret/.git/refs", ends.box() / ".git/refs");
+  } else if (swap == "objects linked") {
+    fs::remove_all(ends.box() / ".git/objects");
+    fs::create_directory_symlink(scratch / "secret/.git/objects", ends.box() / ".git/objects");
+    write_file(ends.box() / ".git/refs/heads/main", secret + "\n");
+  } else if (swap == "fifo") {
+    fs::remove(ends.box() / ".git/HEAD");
+    REQUIRE(::mkfifo((ends.box() / ".git/HEAD").c_str(), 0600) == 0);
+    REQUIRE(::mkfifo((ends.box() / "pipe").c_str(), 0600) == 0);
+  }
+  std::map<std::string, std::int64_t> secret_before, secret_after;
+  collect(scratch / "secret/.git", "", *std::make_unique<Tree>(), &secret_before, nullptr);
+
+  auto taken = must(ends.workspace().take_result(ends.origin().id()));
+  REQUIRE(taken);
+  for (const wire::Ref& ref : taken->commits) CHECK(ref.oid != secret);
+  must(ends.receive(*taken));
+  auto report = must(ends.origin().merge(TwoEnds::kSandbox, *taken));
+  CHECK_FALSE(git(ends.laptop(), {"cat-file", "-e", secret}).exit.ok());
+  CHECK_FALSE(git(ends.box_store(), {"--git-dir=.", "cat-file", "-e", secret}).exit.ok());
+  CHECK_FALSE(fs::exists(ends.laptop() / "nested"));
+
+  // The next sync works, and the workspace's repository is one again.
+  fs::remove(ends.laptop() / ".gitattributes");
+  write_file(ends.laptop() / "clean", "clean again\n");
+  ends.push();
+  CHECK(read_file(ends.box() / "clean") == "clean again\n");
+  CHECK_FALSE(fs::is_symlink(ends.box() / ".git"));
+  if (swap != "config") {
+    CHECK(git(ends.box(), {"status", "--porcelain", "--ignore-submodules=all"}).exit.ok());
+    CHECK(git_out(ends.box(), {"rev-parse", "HEAD"}) ==
+          git_out(ends.laptop(), {"rev-parse", "HEAD"}));
+  }
+  collect(scratch / "secret/.git", "", *std::make_unique<Tree>(), &secret_after, nullptr);
+  CHECK(secret_before == secret_after);
+  CHECK(read_file(ran) == "");
+}
+
+TEST_CASE("a workspace that is a link now is refused") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  write_file(ends.laptop() / "f", "1\n");
+  ends.push();
+  fs::create_directories(scratch / "outside");
+  fs::remove_all(ends.box());
+  fs::create_directory_symlink(scratch / "outside", ends.box());
+  write_file(ends.laptop() / "f", "2\n");
+  CHECK_FALSE(ends.try_push());
+  CHECK(fs::is_empty(scratch / "outside"));
+  fs::remove(ends.box());
+  CHECK(ends.try_push());
+  CHECK(read_file(ends.box() / "f") == "2\n");
+}
