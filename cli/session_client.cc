@@ -44,6 +44,12 @@ std::vector<std::string> haves_of(const Prepared& prepared) {
   return prepared.base.empty() ? std::vector<std::string>() : std::vector<std::string>{prepared.base};
 }
 
+// Whether a message can be sent: one that is too large is encoded as another.
+bool fits(const wire::Message& message) {
+  std::string_view name = wire::message_name(message);
+  return wire::encode(message).compare(0, name.size(), name) == 0;
+}
+
 asio::posix::stream_descriptor adopt(const os::executor& executor, os::Fd fd) {
   return asio::posix::stream_descriptor(executor, fd.release());
 }
@@ -133,7 +139,9 @@ os::awaitable<void> SessionClient::send_steps(std::shared_ptr<Session> session, 
 
   bool sent = false;
   auto pipe = os::make_pipe();
-  if (pipe) {
+  if (!fits(start)) {
+    steps->failure = "its references and the ignore rules outside of it are more than 1 MiB";
+  } else if (pipe) {
     auto writer = std::make_shared<PackWriter>(executor);
     os::spawn(executor, "pack", write_pack(pool, steps->origin, steps->prepared, steps->haves, std::move(pipe->write), writer));
     {
@@ -142,7 +150,7 @@ os::awaitable<void> SessionClient::send_steps(std::shared_ptr<Session> session, 
       for (;;) {
         boost::system::error_code error;
         std::size_t got = co_await reader.async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
-        if (error || got == 0) {
+        if (error || got == 0 || steps->cancelled) {
           break;
         }
         auto queued = co_await session->frames().send_bulk(wire::FrameKind::pack, steps->request,
@@ -543,7 +551,7 @@ os::awaitable<void> SessionClient::fly(Flight& flight) {
 }
 
 os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, Cycle cycle) {
-  if (cycle.exec && wire::encode(*cycle.exec).size() > wire::kMaxControlBytes - 1024) {
+  if (cycle.exec && !fits(*cycle.exec)) {
     throw UserError("arguments", "the command and its variables are too large: more than 1 MiB",
                     "Put long input into a file or on stdin.", kMisuse);
   }
