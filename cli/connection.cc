@@ -4,6 +4,7 @@
 #include "cli/error.h"
 #include "cli/local_agent.h"
 
+#include "protocol/os/paths.h"
 #include "protocol/wire/directives.h"
 #include "protocol/wire/quoting.h"
 
@@ -110,6 +111,10 @@ os::awaitable<std::unique_ptr<Session>> Connection::open_session(Trace& trace) {
 std::string Connection::url(const std::string& sandbox) const { return "ssh://" + sandbox + "@" + box_.address.text(); }
 
 ssh::PrivateKey own_key(const Context& context) {
+  if (auto made = os::make_private_directory(context.paths.config); !made) {
+    throw UserError("box", "cannot use the directory of this user's key: " + made.error().what,
+                    "Make it yours alone, or set XDG_CONFIG_HOME.");
+  }
   auto key = ssh::PrivateKey::load_or_make(context.paths.key(), user_name(context.environment) + "@sandbox");
   if (!key) {
     throw UserError("box", "cannot use this user's key " + context.paths.key().string() + ": " + key.error().what,

@@ -165,7 +165,7 @@ os::awaitable<void> SessionClient::send_steps(std::shared_ptr<Session> session, 
       co_await writer->ended.wait();
     }
     sent = writer->outcome.has_value();
-    if (!sent) {
+    if (!sent && !steps->cancelled) {
       steps->failure = writer->outcome.error().what;
     }
   } else {
