@@ -1,6 +1,7 @@
 #include "agent/steps.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace agent {
 
@@ -22,6 +23,23 @@ const char* step_name(Step step) {
   }
   return "";
 }
+
+namespace {
+
+// Which step a `failed` is about; std::nullopt for what is none, as a signal that has no name.
+std::optional<Step> step_of(const std::string& name) {
+  if (name == "__rwx_sandbox_sync_end__") {
+    return Step::sync;
+  }
+  for (Step step : {Step::sync, Step::exec, Step::pull, Step::release}) {
+    if (name == step_name(step)) {
+      return step;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
 
 Steps::Request* Steps::find(std::uint32_t number) {
   auto found = requests_.find(number);
@@ -192,8 +210,11 @@ Steps::Effect Steps::from_supervisor(std::uint32_t number, const Message& messag
     if (take({Step::sync, Step::exec, Step::pull, Step::release}) && release && present) {
       releasing_.reset();
     }
-  } else if (std::holds_alternative<wire::Failed>(message)) {
-    if (take({Step::sync, Step::exec, Step::pull, Step::release})) {
+  } else if (const auto* failed = std::get_if<wire::Failed>(&message)) {
+    auto step = step_of(failed->step);
+    // A stale answer whose result could not be packed is a failed sync.
+    bool stale = step == Step::sync && std::exchange(request->stale_result, false);
+    if (stale || (step && take({*step}))) {
       request->skipping = true;
       return present ? Effect::failed : Effect::none;
     }

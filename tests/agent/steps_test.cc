@@ -16,6 +16,8 @@ Action sent(Steps& steps, std::uint32_t request, const Message& message) {
   return steps.from_client(request, message).action;
 }
 
+Failed failed(Step step) { return {agent::step_name(step), "io", "it broke"}; }
+
 // A session that holds the lock by request 1.
 Steps holding() {
   Steps steps;
@@ -161,7 +163,8 @@ TEST_CASE("a failed step gives the lock back, whichever it was") {
     if (fails > 1) {
       steps.from_supervisor(1, Exited{});
     }
-    CHECK(steps.from_supervisor(1, Failed{}) == Effect::failed);
+    auto step = std::vector{Step::sync, Step::exec, Step::release}[fails];
+    CHECK(steps.from_supervisor(1, failed(step)) == Effect::failed);
     steps.freed();
     for (std::size_t skipped = fails + 1; skipped < 3; ++skipped) {
       CHECK(steps.from_supervisor(1, Skipped{}) == Effect::none);
@@ -171,15 +174,32 @@ TEST_CASE("a failed step gives the lock back, whichever it was") {
   }
 }
 
+TEST_CASE("a signal that failed is no step that failed: its command runs on under the lock") {
+  Steps steps = holding();
+  send_chain(steps, 1, Action::forward);
+  steps.from_supervisor(1, Applied{});
+  CHECK(steps.from_supervisor(1, Failed{"signal", "bad_input", "no such signal"}) == Effect::none);
+  CHECK(steps.busy());
+  CHECK(steps.from_supervisor(1, Exited{}) == Effect::none);
+  CHECK(steps.from_supervisor(1, Unchanged{}) == Effect::release);
+}
+
+TEST_CASE("a stale answer whose result cannot be had is a failed sync") {
+  Steps steps = holding();
+  send_chain(steps, 1, Action::forward);
+  steps.from_supervisor(1, Stale{});
+  CHECK(steps.from_supervisor(1, failed(Step::sync)) == Effect::failed);
+}
+
 TEST_CASE("late answers of an earlier lock do not touch the present one") {
   Steps steps = holding();
   send_chain(steps, 1, Action::forward);
-  CHECK(steps.from_supervisor(1, Failed{}) == Effect::failed);
+  CHECK(steps.from_supervisor(1, failed(Step::sync)) == Effect::failed);
   steps.freed();
   REQUIRE(sent(steps, 2, LockRequested{}) == Action::ask);
   steps.granted();
   send_chain(steps, 2, Action::forward);
-  CHECK(steps.from_supervisor(1, Failed{}) == Effect::none);
+  CHECK(steps.from_supervisor(1, failed(Step::exec)) == Effect::none);
   CHECK(steps.from_supervisor(1, Unchanged{}) == Effect::none);
   CHECK(sent(steps, 3, Exec{}) == Action::refuse);
   CHECK(steps.grant() == 2);
@@ -189,7 +209,7 @@ TEST_CASE("another request's steps under a failed lock are known") {
   Steps steps = holding();
   CHECK(sent(steps, 1, SyncStart{}) == Action::forward);
   CHECK(sent(steps, 2, Exec{}) == Action::forward);
-  CHECK(steps.from_supervisor(1, Failed{}) == Effect::failed);
+  CHECK(steps.from_supervisor(1, failed(Step::sync)) == Effect::failed);
   CHECK(steps.busy_besides(1));
 }
 
@@ -234,14 +254,14 @@ TEST_CASE("a pull under the lock goes with the lock's fence, and its failure giv
   auto verdict = steps.from_client(1, Message(Pull{}));
   CHECK(verdict.action == Action::forward);
   CHECK(verdict.grant == 1);
-  CHECK(steps.from_supervisor(1, Failed{}) == Effect::failed);
+  CHECK(steps.from_supervisor(1, failed(Step::pull)) == Effect::failed);
 }
 
 TEST_CASE("a failed pull without the lock touches no lock") {
   Steps steps = holding();
   send_chain(steps, 1, Action::forward);
   CHECK(sent(steps, 2, Pull{}) == Action::forward);
-  CHECK(steps.from_supervisor(2, Failed{}) == Effect::none);
+  CHECK(steps.from_supervisor(2, failed(Step::pull)) == Effect::none);
   CHECK(steps.busy());
 }
 
@@ -294,8 +314,16 @@ TEST_CASE("a session's requests and the steps that it sends ahead are bounded") 
 // and nothing is owed.
 TEST_CASE(
     "whatever the supervisor answers, a lock goes back at most once and only for its own request") {
-  const std::vector<Message> answers{Applied{}, Missing{},   Stale{},   Exited{},
-                                     Result{},  Unchanged{}, Skipped{}, Failed{}};
+  const std::vector<Message> answers{Applied{},
+                                     Missing{},
+                                     Stale{},
+                                     Exited{},
+                                     Result{},
+                                     Unchanged{},
+                                     Skipped{},
+                                     failed(Step::sync),
+                                     failed(Step::exec),
+                                     failed(Step::release)};
   std::size_t count = answers.size();
   for (std::size_t code = 0; code < count * count * count * count; ++code) {
     Steps steps = holding();

@@ -393,7 +393,7 @@ TEST_CASE("a failed step gives the lock back; what else was sent ahead under it 
   client.send(2, Exec{});
   client.expect<Granted>(1);
   supervisor.expect(0, 2, "exec");
-  supervisor.send(0, 1, Failed{"sync", "no_space", "the disk is full"});
+  supervisor.send(0, 1, Failed{"__rwx_sandbox_sync_start__", "no_space", "the disk is full"});
   CHECK(client.expect<Failed>(1).code == "no_space");
   supervisor.expect(0, 0, "hangup");
   supervisor.send(0, 0, Ended{});
