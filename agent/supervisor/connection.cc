@@ -43,6 +43,10 @@ Connection::~Connection() = default;
 
 void Connection::close() { frames_.close(); }
 
+void Connection::finish() {
+  if (!asked_shutdown_) begin(hang_up(shared_from_this()), "goodbye");
+}
+
 awaitable<void> Connection::run() {
   auto self = shared_from_this();
   begin(run_steps(self), "steps");
@@ -74,7 +78,7 @@ void Connection::on_frame(wire::Frame frame) {
   if (!greeted_ && !std::holds_alternative<wire::Hello>(*message)) {
     fail(frame.request, wire::message_name(*message),
          Failure(Errc::refused, "a connection begins with hello"));
-    return begin(hang_up(shared_from_this()), "goodbye");
+    return finish();
   }
   on_message(frame.request, std::move(*message));
 }
@@ -402,6 +406,7 @@ awaitable<void> Connection::answer_status(std::shared_ptr<Connection> self, std:
 }
 
 awaitable<void> Connection::shut_down(std::shared_ptr<Connection> self, std::uint32_t number) {
+  self->asked_shutdown_ = true;
   co_await self->supervisor_.shut_down();
   self->frames_.send(number, wire::Ended{});
   co_await hang_up(self);

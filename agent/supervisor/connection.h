@@ -34,6 +34,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Until the peer is gone and nothing of it runs any more. `supervisor` must live until then.
   awaitable<void> run();
   void close();
+  // Writes what is queued, the answer to `shutdown` too, then closes.
+  void finish();
 
  private:
   struct Request;
@@ -104,6 +106,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool hung_up_ = false;  // the client is gone, says the agent
   bool ended_ = false;    // the agent is gone
   std::uint32_t hangup_request_ = 0;
+  bool asked_shutdown_ = false;
   bool dirty_ = false;  // a command ran since the last result was taken
   std::string merged_;  // the last result that this origin has
   std::map<std::uint32_t, std::unique_ptr<Request>> requests_;

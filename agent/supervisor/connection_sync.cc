@@ -77,13 +77,13 @@ awaitable<void> Connection::receive(std::uint32_t number, wire::SyncStart start)
   if (!spool) {
     kept = spool.error();
   } else if (size > 0) {
-    if (::lseek(spool->get(), 0, SEEK_SET) != 0) kept = os::errno_failure(errno, "a pack");
+    ::lseek(spool->get(), 0, SEEK_SET);
     auto shallow = start.shallow;
     auto keep = supervisor_.workspace().run(
         [pack = std::move(*spool), shallow](sync::Workspace& workspace) mutable {
           return workspace.read_pack(std::move(pack), wire::kMaxPackBytes, shallow);
         });
-    if (kept) kept = co_await std::move(keep);
+    kept = co_await std::move(keep);
   }
   if (!kept) {
     of.failed = true;

@@ -45,8 +45,11 @@ void say_ready() {
 }
 
 awaitable<void> shut_down_at(os::SignalStream& signals, Supervisor& supervisor) {
-  for (int number; (number = co_await signals.next()) != 0;)
+  for (;;) {
+    int number = co_await signals.next();
+    if (number == 0) co_return;
     if (number == SIGTERM) supervisor.shutdown();
+  }
 }
 
 }  // namespace

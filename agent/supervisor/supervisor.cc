@@ -77,7 +77,8 @@ awaitable<void> Supervisor::run() {
   begin(watch_idle(), "idle");
   begin(reap_orphans(), "orphans");
   while (!stopped_) co_await changed_.wait();
-  // Those who asked for the end are being told.
+  // What was queued for them, `ended` above all, still goes out.
+  for (auto& [key, connection] : std::map(connections_)) connection->finish();
   auto deadline = steady_clock::now() + kGoodbye;
   bool woken = true;
   while (woken && !connections_.empty()) woken = co_await changed_.wait_until(deadline);
@@ -253,7 +254,9 @@ awaitable<void> Supervisor::watch_idle() {
 }
 
 awaitable<void> Supervisor::reap_orphans() {
-  while (co_await child_signals_->next() != 0) {
+  for (;;) {
+    int signal = co_await child_signals_->next();
+    if (signal == 0) co_return;
     co_await os::pause(ex_, kOrphanPause);
     os::reap_orphans();
   }
