@@ -196,7 +196,8 @@ awaitable<void> Connection::serve_directive(Channel channel, wire::ParsedDirecti
       co_await end_sandbox(channel);
       co_return;
     case Directive::lock_released:
-      if (lock_) {
+      // From one that does not hold it, waiting or not: no effect.
+      if (lock_ && lock_->held()) {
         lock_->release();
       }
       break;
