@@ -100,6 +100,11 @@ result<MergeReport> Merge::run(const wire::Result& wire_result) {
   if (!report_.complete()) {
     auto kept = context_.store.set_ref("refs/kept/" + wire_result.result, wire_result.result);
     if (!kept) return kept.error();
+    // What was not written is only there.
+    auto store = os::Beneath::open(context_.store.directory());
+    if (!store) return store.error();
+    auto synced = store->sync_all();
+    if (!synced) return synced.error();
   }
   auto cached = context_.cache.save();
   if (!cached) return cached.error();
@@ -326,7 +331,10 @@ result<MergeReport> merge_result(const MergeContext& context, const std::string&
     auto before = context.store.read_commit(merged);
     if (before && !before->parents.empty() && before->parents.front() == result.base) from = merged;
   }
-  return Merge(context, from, result.result).run(result);
+  auto report = Merge(context, from, result.result).run(result);
+  if (!report && report.error().code == Errc::not_found)
+    return Failure(Errc::bad_input, "the result is not complete: " + report.error().what);
+  return report;
 }
 
 }  // namespace protocol::sync

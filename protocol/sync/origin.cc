@@ -290,7 +290,7 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
   auto lock = store_.lock();
   if (!lock) return lock.error();
   std::string before = merged(sandbox);
-  if (before == result.result) {
+  if (!before.empty() && before == result.result) {
     MergeReport report;
     report.already = true;
     return report;

@@ -166,6 +166,7 @@ TEST_CASE("hostile paths change nothing outside the work tree and are named") {
       auto report = ends.origin().merge(TwoEnds::kSandbox, {commit, base, {}, {}});
       if (report) {
         CHECK_FALSE(report->refused.empty());
+        for (const std::string& path : report->deleted) before.erase("laptop/" + path);
       } else {
         CHECK(report.error().code == Errc::bad_input);
         CHECK_FALSE(report.error().what.empty());
@@ -247,6 +248,7 @@ TEST_CASE("a result that is none is refused") {
   auto merge = [&](const std::string& commit, const std::string& from) {
     auto report = ends.origin().merge(TwoEnds::kSandbox, {commit, from, {}, {}});
     REQUIRE_FALSE(report);
+    INFO(report.error().what);
     CHECK(report.error().code == Errc::bad_input);
   };
   merge(none, base);

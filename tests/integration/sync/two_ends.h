@@ -172,7 +172,7 @@ class TwoEnds {
   const fs::path& laptop() const { return laptop_; }
   const fs::path& box() const { return workspace_; }
   const fs::path& box_store() const { return box_store_; }
-  const fs::path& laptop_store() const { return store_; }
+  fs::path laptop_store() const { return store_ / "store.git"; }
 
   sync::Origin& origin() {
     if (!origin_) {
