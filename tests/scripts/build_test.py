@@ -142,6 +142,13 @@ class Build(unittest.TestCase):
         _, _, _, log = self.run_script("scripts/build", "--tests", "debug", "-DSANDBOX_LINT=ON")
         self.assertTrue(any("-DSANDBOX_LINT=ON" in line for line in log), log)
 
+    def test_a_ring_is_built_alone(self):
+        _, _, _, log = self.run_script("scripts/build", "--tests=unit,integration", "tsan")
+        self.assertTrue(log[2].endswith("--target ring_unit ring_integration"), log)
+        # The programs were not built, so the next call builds them.
+        _, _, _, log = self.run_script("scripts/build", "tsan")
+        self.assertTrue(any("--target sandbox sandbox-agent" in line for line in log), log)
+
     def test_misuse_is_2(self):
         for arguments in ["--all"], ["relaese"]:
             status, out, _, log = self.run_script("scripts/build", *arguments)

@@ -57,9 +57,9 @@ class Test(unittest.TestCase):
         self.assertEqual(
             log[:3],
             [
-                "build --tests debug -DSANDBOX_LINT=ON",
-                "build --tests release -DSANDBOX_LINT=OFF",
-                "build --tests tsan -DSANDBOX_LINT=OFF",
+                "build debug --tests -DSANDBOX_LINT=ON",
+                "build release --tests=system",
+                "build tsan --tests=unit,integration",
             ],
         )
         self.assertEqual(len(log), 6)
