@@ -47,7 +47,12 @@ result<void> Pump::start(SessionHandle session, int fd) {
   session_ = std::move(session);
   const int watched = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (watched < 0) return Failure(Errc::io, std::string("dup: ") + std::strerror(errno));
-  descriptor_.assign(watched);
+  boost::system::error_code error;
+  descriptor_.assign(watched, error);
+  if (error) {
+    ::close(watched);
+    return Failure(Errc::io, error.message());
+  }
   // Asio takes the descriptor for non-blocking, and libssh must never block in send().
   (void)::fcntl(watched, F_SETFL, ::fcntl(watched, F_GETFL) | O_NONBLOCK);
   set(watched, IPPROTO_TCP, TCP_NODELAY, 1);
@@ -104,11 +109,11 @@ void Pump::step() {
 }
 
 void Pump::pump_once() {
+  // The system forgets this option by itself. Without it, a peer that has not switched Nagle off
+  // waits 40 ms for our delayed acknowledgement, several times per handshake.
+  set(descriptor_.native_handle(), IPPROTO_TCP, TCP_QUICKACK, 1);
   int round = 0;
   for (; round < kRounds; ++round) {
-    // The system forgets this option by itself. Without it, a peer that has not switched Nagle off
-    // waits 40 ms for our delayed acknowledgement, several times per handshake.
-    set(descriptor_.native_handle(), IPPROTO_TCP, TCP_QUICKACK, 1);
     const int rc = ssh_event_dopoll(event_.get(), 0);
     if (rc == SSH_AGAIN) break;
     if (rc == SSH_ERROR || !alive()) break;

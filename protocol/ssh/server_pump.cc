@@ -22,6 +22,10 @@ namespace {
 // message nor an answer for this long is taken to have been one.
 constexpr std::chrono::seconds kSilentPacket{1};
 constexpr int kMaxEarlyMessages = 64;
+// Signatures that clients may make: libssh would take SHA-1 too.
+constexpr const char* kSignatures =
+    "ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,"
+    "ecdsa-sha2-nistp521,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256";
 // Channels that we have closed and the peer has not, beside those in use.
 constexpr std::size_t kMaxUnclosed = 1024;
 
@@ -107,6 +111,10 @@ result<void> ServerPump::begin() {
   const bool no = false;
   ssh_bind_options_set(bind.get(), SSH_BIND_OPTIONS_PROCESS_CONFIG, &no);
   ssh_bind_options_set(bind.get(), SSH_BIND_OPTIONS_BANNER, options_.banner.c_str());
+  if (ssh_bind_options_set(bind.get(), SSH_BIND_OPTIONS_PUBKEY_ACCEPTED_KEY_TYPES, kSignatures) !=
+      SSH_OK) {
+    return Failure(Errc::io, "libssh does not know the signatures we take");
+  }
   KeyHandle key(ssh_key_dup(host_key_.handle()));
   if (!key || ssh_bind_options_set(bind.get(), SSH_BIND_OPTIONS_IMPORT_KEY, key.get()) != SSH_OK) {
     return Failure(Errc::io, "libssh does not take the host key");
@@ -170,7 +178,7 @@ void ServerPump::authenticate(MessageHandle message) {
     const PublicKey key(
         std::shared_ptr<ssh_key_struct>(ssh_key_dup(ssh_message_auth_pubkey(m)), LibsshDeleter{}));
     const auto state = ssh_message_auth_publickey_state(m);
-    const auto identity = authorize_(key, user);
+    const auto identity = key.handle() != nullptr ? authorize_(key, user) : std::nullopt;
     if (ended()) return;
     if (identity && state == SSH_PUBLICKEY_STATE_VALID) {
       user_ = user;
@@ -204,7 +212,7 @@ void ServerPump::refused() {
 }
 
 void ServerPump::notice_silent_packets(std::uint64_t arrived, std::uint64_t answered) {
-  if (!auth_service_ || identity_ || ended()) return;
+  if (identity_ || ended()) return;
   if (arrived > 0) silent_packet_timer_.cancel();
   if (arrived <= answered) return;
   silent_packet_timer_.expires_after(kSilentPacket);
@@ -228,13 +236,15 @@ void ServerPump::answer_silent_packet() {
 // ---- what the peer asks for -------------------------------------------------------------------
 
 void ServerPump::stepped() {
+  const bool was_logging_in = auth_service_;
   const std::uint64_t packets_out_before = packets_out();
   read_messages();
-  // A packet that brought no message is answered by libssh itself, or it was dropped.
+  // A packet that brought no message is answered by libssh itself, or it was dropped. Those that
+  // came before the login are of the key exchange.
   const std::uint64_t arrived = packets_in() - seen_packets_in_;
   const std::uint64_t by_libssh = packets_out_before - seen_packets_out_;
   const std::uint64_t by_us = messages_ - seen_messages_;
-  notice_silent_packets(arrived, by_libssh + by_us);
+  if (was_logging_in) notice_silent_packets(arrived, by_libssh + by_us);
   seen_packets_in_ = packets_in();
   seen_packets_out_ = packets_out();
   seen_messages_ = messages_;
