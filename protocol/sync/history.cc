@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "protocol/os/paths.h"
+#include "protocol/sync/record.h"
 
 namespace protocol::sync {
 
@@ -68,7 +69,7 @@ result<bool> is_whole(const ObjectStore& store, const std::vector<std::string>& 
   std::string list;
   for (const std::string& commit : shallow) list += commit + "\n";
   auto file = store.directory() / "tmp" / ("shallow-" + os::random_hex(16));
-  auto written = os::write_file(file, list);
+  auto written = write_record(file, list);
   if (!written) return written.error();
   std::string input;
   for (const std::string& tip : tips) input += tip + "\n";

@@ -159,6 +159,9 @@ class ObjectStore {
 
   // Packs loose objects and small packs together, drops what no ref reaches. Takes a while.
   result<void> tidy();
+  // Removes object files that a crash of the machine has left empty, so that what they held can be
+  // stored anew.
+  void drop_empty_objects();
   // Number of packs and a guess at the number of loose objects: when tidy() pays.
   std::size_t clutter() const;
 

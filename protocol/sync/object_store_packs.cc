@@ -13,6 +13,7 @@
 #include "protocol/os/beneath.h"
 #include "protocol/os/paths.h"
 #include "protocol/sync/object_store.h"
+#include "protocol/sync/record.h"
 #include "protocol/sync/workspace_git.h"
 
 namespace protocol::sync {
@@ -232,8 +233,7 @@ result<void> ObjectStore::read_pack(os::Fd in, const std::vector<std::string>& s
   for (const char* part : {"pack", "info"})
     if (!fs::create_directories(quarantine.path() / part, error) && error)
       return os::errno_failure(error.value(), quarantine.path().string());
-  auto linked =
-      os::write_file(quarantine.path() / "info" / "alternates", alternates_line(objects()));
+  auto linked = write_record(quarantine.path() / "info" / "alternates", alternates_line(objects()));
   if (!linked) return linked.error();
   fs::path shallow_file = quarantine.path() / "shallow";
   std::string text;
@@ -242,7 +242,7 @@ result<void> ObjectStore::read_pack(os::Fd in, const std::vector<std::string>& s
       return Failure(Errc::bad_input, "`" + commit.substr(0, 80) + "` is not an object id");
     text += commit + "\n";
   }
-  auto written = os::write_file(shallow_file, text);
+  auto written = write_record(shallow_file, text);
   if (!written) return written.error();
 
   Git apart = git_.with_variable("GIT_OBJECT_DIRECTORY", quarantine.path().string());
@@ -348,6 +348,25 @@ result<void> ObjectStore::adopt(const fs::path& theirs, const std::vector<std::s
     return Failure(failure.code == Errc::no_space ? Errc::no_space : Errc::bad_input, failure.what);
   }
   return kept;
+}
+
+void ObjectStore::drop_empty_objects() {
+  std::error_code error;
+  std::vector<fs::path> empty;
+  fs::recursive_directory_iterator entry(objects(), error), end;
+  for (; !error && entry != end; entry.increment(error)) {
+    std::error_code ignored;
+    bool info = entry->path().parent_path().filename() == "info";
+    if (!info && entry->is_regular_file(ignored) && entry->file_size(ignored) == 0)
+      empty.push_back(entry->path());
+  }
+  for (const fs::path& file : empty) {
+    // A pack and its index are of no use without each other.
+    for (const char* extension : {".pack", ".idx", ".rev"})
+      if (file.parent_path().filename() == "pack")
+        fs::remove(fs::path(file).replace_extension(extension), error);
+    fs::remove(file, error);
+  }
 }
 
 std::size_t ObjectStore::clutter() const {

@@ -187,6 +187,7 @@ result<Snapshot> WorkTreeOrigin::snapshot() {
     // Perhaps what is remembered is wrong. Nothing in the store is needed to make it anew.
     builder_.forget();
     cache.forget();
+    store_.drop_empty_objects();
     auto again = take(cache);
     if (!again) return snapshot;
     snapshot = std::move(again);
@@ -220,6 +221,7 @@ result<bool> WorkTreeOrigin::store_again(const Snapshot& snapshot) {
   auto lock = store_.lock();
   if (!lock) return lock.error();
   builder_.forget();
+  store_.drop_empty_objects();
   WorkTree cache = open_cache();
   cache.forget();
   auto again = take(cache);

@@ -423,7 +423,7 @@ result<void> UserRepository::read_staged() {
                   ? "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
                   : "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
   auto listed = git_.out({"diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev",
-                          "--ignore-submodules=none", against, "--"});
+                          "--ita-invisible-in-index", "--ignore-submodules=none", against, "--"});
   if (!listed) return listed.error();
   std::string_view text = *listed;
   std::set<std::string> unmerged;
