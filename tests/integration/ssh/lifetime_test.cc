@@ -192,3 +192,33 @@ TEST_CASE("a peer that falls silent is taken for dead, one that answers is not")
   };
   world.run(gone(world));
 }
+
+TEST_CASE("a client that vanishes at any byte of a command leaves no channel behind") {
+  SshWorld world;
+  DelayProxy proxy(world.server.port(), std::chrono::milliseconds{0});
+  const auto options = world.client_options(proxy.port());
+  const auto attempt = [](SshWorld& w, ssh::ClientOptions o) -> awaitable<bool> {
+    auto connection = co_await ssh::connect(w.loop.executor(), w.key, o);
+    if (!connection) co_return false;
+    auto stream = co_await (*connection)->exec("cat");
+    if (!stream) co_return false;
+    const std::string block(100'000, 'x');
+    auto written = co_await (*stream)->write(bytes(block));
+    if (written) written = co_await (*stream)->shutdown_write();
+    auto all = co_await read_all(**stream);
+    co_return all && all->size() == block.size();
+  };
+  int whole = 0;
+  for (std::uint64_t cut = 1000; cut < 120'000; cut += cut < 2000 ? 37 : 4999) {
+    proxy.cut_after(cut);
+    if (world.run(attempt(world, options))) ++whole;
+  }
+  CHECK(whole > 0);
+  CHECK(whole < 10);
+  const auto empty = [](SshWorld& w) -> awaitable<void> {
+    while (!w.server.connections.empty() || w.server.open_channels > 0) {
+      co_await os::pause(w.loop.executor(), std::chrono::milliseconds{1});
+    }
+  };
+  world.run(empty(world));
+}
