@@ -116,7 +116,7 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
   if (outcome.exited) {
     if (outcome.exited->oom) {
       report.push_back({true, "the command was killed: the box ran out of memory"});
-    } else if (!outcome.exited->signal.empty()) {
+    } else if (!outcome.exited->signal.empty() && outcome.exited->signal != "PIPE" && outcome.exited->signal != "INT") {
       report.push_back({false, "sandbox: the command was ended by SIG" + printable(outcome.exited->signal, 20) +
                                    (outcome.exited->core_dumped ? " (core dumped)" : "")});
     }

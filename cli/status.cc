@@ -106,6 +106,9 @@ void say(Context& context, const Target& target, const Existing& existing, const
     output.line("Waiting:  " + describe_holder(waiter, {}));
   }
   for (const auto& job : status.jobs) {
+    if (job.state == "exited") {
+      continue;  // --json has them
+    }
     output.line("Process:  " + wire::printable(job.command, 200) + " (pid " + std::to_string(job.pid) + ", " +
                 wire::printable(job.state, 40) + ")");
   }

@@ -16,7 +16,7 @@ std::size_t count(const std::string& text, const std::string& word) {
 }
 
 std::uint16_t port_in(const std::filesystem::path& agent_json) {
-  const auto text = test::read_text(agent_json);
+  const auto text = test::file_text(agent_json);
   const auto value = boost::json::parse(text);
   const std::string address(value.at("Address").as_string());
   return static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));

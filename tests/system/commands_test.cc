@@ -1,0 +1,313 @@
+// The other commands, with the real programs.
+#include "tests/support/catch.h"
+#include "tests/support/system.h"
+
+#include <boost/json.hpp>
+
+#include <signal.h>
+#include <sys/stat.h>
+
+namespace fs = std::filesystem;
+using test::Ended;
+using test::file_text;
+using test::How;
+using test::Machine;
+using test::write_text;
+
+namespace {
+
+boost::json::value json(const Ended& ended) {
+  INFO(ended.out << ended.err);
+  return boost::json::parse(ended.out);
+}
+
+std::string text(const boost::json::value& value) { return std::string(value.as_string()); }
+
+}  // namespace
+
+TEST_CASE("commands with nothing to show say so") {
+  Machine machine;
+  machine.make_repository();
+  CHECK(machine.run({"list"}).out == "No sandboxes found.\n");
+  CHECK(machine.run({"list", "--json"}).out == "{\"Sandboxes\":[]}\n");
+  CHECK(machine.run({"status"}).out.find("No sandbox for ") == 0);
+  CHECK(text(json(machine.run({"status", "--json"})).at("Status")) == "none");
+  CHECK(machine.run({"stop"}).out == "No sandbox to stop.\n");
+  CHECK(machine.run({"stop", "--json"}).out == "{\"Stopped\":[]}\n");
+  CHECK(machine.run({"stop", "--all"}).status == 0);
+  auto push = machine.run({"push"});
+  CHECK(push.status == 255);
+  CHECK(push.err.find("sandbox start") != std::string::npos);
+  CHECK(machine.agent_pid() == 0);  // nobody had to be started for that
+}
+
+TEST_CASE("help goes to stdout, misuse to stderr with 2") {
+  Machine machine;
+  auto help = machine.run({"--help"});
+  CHECK(help.status == 0);
+  CHECK(help.out.find("exec") != std::string::npos);
+  CHECK(help.err.empty());
+  CHECK(machine.run({"exec", "-h"}).out.find("--wait") != std::string::npos);
+  auto none = machine.run({});
+  CHECK(none.status == 2);
+  CHECK(none.out.empty());
+  CHECK(machine.run({"frobnicate"}).status == 2);
+  CHECK(machine.run({"exec", "make"}).status == 2);
+  CHECK(machine.run({"--version"}).out.find("sandbox ") == 0);
+  CHECK(json(machine.run({"version", "--json"})).at("Protocol") == 1);
+}
+
+TEST_CASE("start makes one, says when there is one, and asks nothing") {
+  Machine machine;
+  machine.make_repository();
+  auto first = json(machine.run({"start", "--json"}));
+  CHECK(first.at("Created") == true);
+  auto second = json(machine.run({"start", "--json"}));
+  CHECK(second.at("Created") == false);
+  CHECK(first.at("RunID") == second.at("RunID"));
+  CHECK(second.at("RunURL") == first.at("RunURL"));
+  CHECK(machine.run({"start"}).out.find("already running: " + text(first.at("RunID"))) != std::string::npos);
+}
+
+TEST_CASE("setup runs once, with env and --init, and its output is shown") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "setup:\n  - echo setting up $WHO $A\n  - echo once >> setup-ran\nenv:\n  WHO: us\n");
+  auto started = machine.run({"start", "--init", "A=1", "--json"});
+  CHECK(started.status == 0);
+  CHECK(started.err.find("setting up us 1\n") != std::string::npos);
+  machine.exec("true");
+  CHECK(machine.exec("cat setup-ran").out == "once\n");
+  CHECK(file_text(machine.project() / "setup-ran") == "once\n");
+  auto reset = json(machine.run({"reset", "--json", "--init", "A=2"}));
+  CHECK(text(reset.at("OldRunID")) == text(boost::json::parse(started.out).at("RunID")));
+  CHECK(reset.at("NewRunID") != reset.at("OldRunID"));
+  CHECK(machine.exec("cat setup-ran").out == "once\nonce\n");
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+}
+
+TEST_CASE("a setup that fails ends the start, names the command and leaves nothing") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "setup:\n  - echo fine\n  - sh -c 'echo broken >&2; exit 4'\n  - touch never\n");
+  auto failed = machine.exec("touch ran");
+  CHECK(failed.status == 255);
+  CHECK(failed.err.find("broken\n") != std::string::npos);
+  CHECK(failed.err.find("exit 4'` failed with status 4") != std::string::npos);
+  CHECK_FALSE(fs::exists(machine.project() / "ran"));
+  CHECK_FALSE(fs::exists(machine.project() / "never"));
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 0);
+  write_text(machine.project() / ".sandbox.yml", "setup: echo mended\n");
+  CHECK(machine.exec("true").status == 0);
+}
+
+TEST_CASE("a starter killed with -9 leaves nobody waiting and one sandbox") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "setup: test -e " + (machine.root() / "go").string() + " || { echo blocked; sleep 600; }\n");
+  auto starter = machine.start({"start"});
+  REQUIRE(starter.err_has("blocked"));
+  auto waiter = machine.start({"exec", "--json", "--", "true"});
+  REQUIRE(test::eventually([&] { return machine.run({"list", "--json"}).out.find("starting") != std::string::npos; }));
+  write_text(machine.root() / "go", "");
+  starter.signal(SIGKILL);
+  starter.wait();
+  auto ended = waiter.wait(std::chrono::seconds(60));
+  INFO(ended.out << ended.err);
+  CHECK(ended.status == 0);
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+}
+
+TEST_CASE("push sends, pull brings, neither makes a sandbox") {
+  Machine machine;
+  machine.make_repository();
+  auto started = json(machine.run({"start", "--json"}));
+  write_text(machine.project() / "pushed", "text\n");
+  auto push = machine.run({"push"});
+  CHECK(push.status == 0);
+  CHECK(push.out == "Pushed local changes to sandbox.\n");
+  CHECK(machine.run({"push", "--json"}).out.find(text(started.at("RunID"))) != std::string::npos);
+  CHECK(machine.run({"pull"}).out == "No changes to pull from sandbox.\n");
+  auto victim = machine.start({"exec", "--", "sh", "-c", "echo x > left; echo ready; exec sleep 600"});
+  REQUIRE(victim.out_has("ready"));
+  victim.signal(SIGKILL);
+  victim.wait();
+  REQUIRE(test::eventually([&] {
+    auto pulled = machine.run({"pull", "--json"});
+    return pulled.out.find("\"left\"") != std::string::npos;
+  }));
+  CHECK(file_text(machine.project() / "left") == "x\n");
+}
+
+TEST_CASE("status and list name the sandbox, who uses it and its command") {
+  Machine machine;
+  machine.make_repository();
+  auto running = machine.start({"exec", "--", "sh", "-c", "echo ready; sleep 600"});
+  REQUIRE(running.out_has("ready"));
+  auto status = json(machine.run({"status", "--json"}));
+  CHECK(status.at("Active") == true);
+  CHECK(status.at("Holders").at(0).at("User") == "tester");
+  CHECK(status.at("Holders").at(0).at("Verb") == "exec");
+  CHECK(machine.run({"status"}).out.find("tester: exec `sh -c") != std::string::npos);
+  auto list = json(machine.run({"list", "--json"})).at("Sandboxes").at(0);
+  CHECK(list.at("RunID") == status.at("RunID"));
+  CHECK(list.at("Active") == true);
+  CHECK(list.at("Branch") == "main");
+  CHECK(text(list.at("Project")) == fs::canonical(machine.project()).string());
+  CHECK(list.at("Box") == "local");
+  CHECK(machine.run({"list"}).out.find(text(status.at("RunID"))) != std::string::npos);
+  running.signal(SIGINT);
+  running.wait();
+}
+
+TEST_CASE("stop ends an idle sandbox, not one in use unless forced") {
+  Machine machine;
+  machine.make_repository();
+  auto running = machine.start({"exec", "--", "sh", "-c", "echo ready; sleep 600"});
+  REQUIRE(running.out_has("ready"));
+  auto busy = machine.run({"stop"});
+  CHECK(busy.status == 75);
+  CHECK(busy.err.find("--force") != std::string::npos);
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+  auto forced = json(machine.run({"stop", "--force", "--json"}));
+  CHECK(forced.at("Stopped").at(0).at("WasRunning") == true);
+  CHECK(running.wait(std::chrono::seconds(30)).status == 255);
+  CHECK(machine.run({"list", "--json"}).out == "{\"Sandboxes\":[]}\n");
+  CHECK(machine.exec("true").status == 0);
+}
+
+TEST_CASE("--id reaches a sandbox from anywhere, and exec --reset --id replaces it") {
+  Machine machine;
+  machine.make_repository();
+  auto id = text(json(machine.run({"start", "--json"})).at("RunID"));
+  How elsewhere;
+  elsewhere.directory = machine.root() / "elsewhere";
+  fs::create_directories(elsewhere.directory);
+  CHECK(text(json(machine.run({"status", "--id", id, "--json"}, elsewhere)).at("RunID")) == id);
+  CHECK(text(json(machine.run({"status", "--id", id.substr(0, 8), "--json"}, elsewhere)).at("RunID")) == id);
+  auto reset = machine.run({"exec", "--reset", "--id", id, "--json", "--", "true"});
+  INFO(reset.out << reset.err);
+  CHECK(reset.status == 0);
+  CHECK(reset.out.find(id) == std::string::npos);
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+  auto gone = machine.run({"exec", "--id", id, "--", "true"});
+  CHECK(gone.status == 255);
+  CHECK(gone.err.find(id) != std::string::npos);
+  CHECK(machine.run({"exec", "--id", "../../x", "--", "true"}).status == 2);
+}
+
+TEST_CASE("branches and clones have sandboxes of their own") {
+  Machine machine;
+  machine.make_repository();
+  auto first = text(json(machine.run({"start", "--json"})).at("RunID"));
+  machine.git({"checkout", "-q", "-b", "other"});
+  auto second = text(json(machine.run({"start", "--json"})).at("RunID"));
+  CHECK(first != second);
+  machine.git({"checkout", "-q", "main"});
+  CHECK(text(json(machine.run({"start", "--json"})).at("RunID")) == first);
+  machine.git({"clone", "-q", ".", (machine.root() / "clone").string()});
+  How clone;
+  clone.directory = machine.root() / "clone";
+  auto third = text(json(machine.run({"start", "--json"}, clone)).at("RunID"));
+  CHECK(third != first);
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 3);
+  CHECK(json(machine.run({"stop", "--all", "--json"})).at("Stopped").as_array().size() == 3);
+}
+
+TEST_CASE("a detached HEAD keeps its sandbox when it moves on") {
+  Machine machine;
+  machine.make_repository();
+  machine.git({"checkout", "-q", "--detach"});
+  auto first = text(json(machine.run({"start", "--json"})).at("RunID"));
+  machine.git({"commit", "-q", "--allow-empty", "-m", "two"});
+  CHECK(text(json(machine.run({"start", "--json"})).at("RunID")) == first);
+}
+
+TEST_CASE("eight resets and execs at once leave one sandbox") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  std::vector<test::Running> all;
+  for (int i = 0; i < 4; ++i) {
+    all.push_back(machine.start({"exec", "--", "true"}));
+    if (i % 2 == 0) all.push_back(machine.start({"reset"}));
+  }
+  for (auto& one : all) {
+    auto ended = one.wait(std::chrono::seconds(120));
+    INFO(ended.out << ended.err);
+    CHECK(ended.status == 0);
+  }
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+}
+
+TEST_CASE("key prints the same public key each time, made for its owner alone") {
+  Machine machine;
+  auto first = machine.run({"key"});
+  CHECK(first.out.rfind("ssh-ed25519 AAAA", 0) == 0);
+  CHECK(machine.run({"key"}).out == first.out);
+  struct stat status {};
+  REQUIRE(::stat((machine.config() / "id_ed25519").c_str(), &status) == 0);
+  CHECK((status.st_mode & 0777) == 0600);
+  CHECK(text(json(machine.run({"key", "--json"})).at("PublicKey")) + "\n" == first.out);
+}
+
+TEST_CASE("stock ssh reaches the sandbox with what ssh-config prints") {
+  if (std::system("command -v ssh > /dev/null") != 0) return;
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto config = machine.run({"ssh-config", "--host", "here"});
+  CHECK(config.status == 0);
+  write_text(machine.root() / "ssh_config", config.out);
+  auto ssh = machine.run_program({"ssh", "-F", (machine.root() / "ssh_config").string(), "-o", "BatchMode=yes", "here", "cat f; exit 6"});
+  INFO(ssh.err);
+  CHECK(ssh.status == 6);
+  CHECK(ssh.out == "committed\n");
+}
+
+TEST_CASE("init writes a configuration that works, and never over another") {
+  Machine machine;
+  machine.make_repository();
+  How below;
+  below.directory = machine.project() / "sub";
+  fs::create_directories(below.directory);
+  CHECK(machine.run({"init"}, below).status == 0);
+  CHECK(fs::exists(machine.project() / ".sandbox.yml"));
+  CHECK(machine.exec("true").status == 0);
+  write_text(machine.project() / ".sandbox.yml", "mine: 1\n");
+  auto again = machine.run({"init"});
+  CHECK(again.status == 0);
+  CHECK(again.err.find(".sandbox.yml") != std::string::npos);
+  CHECK(file_text(machine.project() / ".sandbox.yml") == "mine: 1\n");
+  CHECK(json(machine.run({"init", "--json", "other.yml"})).at("Created") == true);
+}
+
+TEST_CASE("a configuration with a mistake names file and line") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "env: {}\nsetpu: x\n");
+  auto ended = machine.exec("touch ran");
+  CHECK(ended.status == 255);
+  CHECK(ended.err.find(".sandbox.yml:2: there is no key `setpu`") != std::string::npos);
+  write_text(machine.project() / ".sandbox.yml", "box: rig1\n");
+  CHECK(machine.exec("true").err.find(".sandbox.yml:1: `box`") != std::string::npos);
+  auto error = boost::json::parse(machine.run({"exec", "--json", "--", "true"}).out).at("Error");
+  CHECK(error.at("Origin") == "config");
+}
+
+TEST_CASE("a configuration named on the command line has its own sandbox") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / "one.yml", "env: {WHICH: one}\n");
+  auto one = machine.run({"exec", "one.yml", "--", "sh", "-c", "echo $WHICH"});
+  CHECK(one.out == "one\n");
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+  machine.exec("true");  // the branch's only one will do
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+  write_text(machine.project() / "two.yml", "env: {WHICH: two}\n");
+  CHECK(machine.run({"start", "two.yml"}).status == 0);
+  auto several = machine.exec("true");
+  CHECK(several.status == 2);
+  CHECK(several.err.find("--id") != std::string::npos);
+  CHECK(machine.run({"exec", "nowhere.yml", "--", "true"}).status == 2);
+}

@@ -1,0 +1,415 @@
+// sandbox exec with the real programs: the main job.
+#include "tests/support/catch.h"
+#include "tests/support/system.h"
+
+#include <boost/json.hpp>
+
+#include <poll.h>
+#include <signal.h>
+
+namespace fs = std::filesystem;
+using test::Machine;
+using test::file_text;
+using test::How;
+using test::write_text;
+
+namespace {
+
+boost::json::value last_line(const std::string& out) {
+  std::string text = out;
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  auto line = text.rfind('\n');
+  return boost::json::parse(line == std::string::npos ? text : text.substr(line + 1));
+}
+
+}  // namespace
+
+TEST_CASE("on a fresh machine a command runs on the uncommitted work, and its changes come back") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / "f", "committed\nedited\n");
+  write_text(machine.project() / "new", "untracked\n");
+  auto ended = machine.exec("cat f new; echo problem >&2; echo made > made; exit 3");
+  CHECK(ended.status == 3);
+  CHECK(ended.out == "committed\nedited\nuntracked\n");
+  CHECK(ended.err.find("problem\n") != std::string::npos);
+  CHECK(ended.err.find("made") != std::string::npos);  // named as brought back
+  CHECK(file_text(machine.project() / "made") == "made\n");
+  auto status = machine.git({"status", "--short"});
+  CHECK(status.out == " M f\n?? made\n?? new\n");
+}
+
+TEST_CASE("a command that changes nothing leaves stderr empty") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto ended = machine.exec("echo out");
+  CHECK(ended.status == 0);
+  CHECK(ended.out == "out\n");
+  CHECK(ended.err.empty());
+}
+
+TEST_CASE("without git a directory is a project, too") {
+  Machine machine;
+  write_text(machine.project() / "a/b", "text\n");
+  auto ended = machine.exec("cat a/b; rm a/b; echo x > c");
+  CHECK(ended.status == 0);
+  CHECK(ended.out == "text\n");
+  CHECK_FALSE(fs::exists(machine.project() / "a/b"));
+  CHECK(file_text(machine.project() / "c") == "x\n");
+}
+
+TEST_CASE("the status is the command's, whichever way it ends") {
+  Machine machine;
+  machine.make_repository();
+  CHECK(machine.exec("exit 0").status == 0);
+  CHECK(machine.exec("exit 1").status == 1);
+  CHECK(machine.exec("exit 255").status == 255);
+  CHECK(machine.exec("kill -KILL $$").status == 137);
+  CHECK(machine.exec("kill -TERM $$").status == 143);
+  auto missing = machine.run({"exec", "--", "no-such-command"});
+  CHECK(missing.status == 127);
+  CHECK(missing.out.empty());
+  CHECK(missing.err.find("no-such-command") != std::string::npos);
+  auto denied = machine.run({"exec", "--", "./f"});
+  CHECK(denied.status == 126);
+}
+
+TEST_CASE("the command's bytes pass untouched, on the stream that it used") {
+  Machine machine;
+  machine.make_repository();
+  auto ended = machine.exec("printf 'a\\000\\377\\r\\n'; printf 'b\\000\\376' >&2");
+  CHECK(ended.out == std::string("a\0\xff\r\n", 5));
+  CHECK(ended.err == std::string("b\0\xfe", 3));
+}
+
+TEST_CASE("a megabyte goes in and comes out") {
+  Machine machine;
+  machine.make_repository();
+  std::string bytes;
+  for (int i = 0; bytes.size() < 3 << 20; ++i) bytes += std::to_string(i) + "\n";
+  How how;
+  how.input = bytes;
+  auto ended = machine.run({"exec", "--", "cat"}, how);
+  CHECK(ended.status == 0);
+  CHECK((ended.out == bytes));
+}
+
+TEST_CASE("stdin that is closed, empty or never ended") {
+  Machine machine;
+  machine.make_repository();
+  How null;
+  null.null_input = true;
+  CHECK(machine.run({"exec", "--", "cat"}, null).status == 0);
+  CHECK(machine.run({"exec", "--", "cat"}).status == 0);
+  How open;
+  open.input_stays_open = true;
+  auto ended = machine.run({"exec", "--", "echo", "done"}, open);
+  CHECK(ended.out == "done\n");
+  CHECK(machine.run({"exec", "-n", "--", "cat"}, open).status == 0);
+  auto closed = machine.run_program({"sh", "-c", "exec " SANDBOX_BIN_DIR "/sandbox exec -- sh -c 'cat; echo read' <&-"});
+  CHECK(closed.out == "read\n");
+  CHECK(closed.status == 0);
+}
+
+TEST_CASE("closed stdout ends a command as a broken pipe would") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto piped = machine.run_program({"bash", "-c", SANDBOX_BIN_DIR "/sandbox exec -- yes | head -1; echo ${PIPESTATUS[0]}"});
+  CHECK(piped.out == "y\n141\n");
+  auto closed = machine.run_program({"sh", "-c", SANDBOX_BIN_DIR "/sandbox exec -- sh -c 'echo x; touch ran' >&-; echo $?"});
+  CHECK(fs::exists(machine.project() / "ran"));
+}
+
+TEST_CASE("SIGINT, SIGTERM and SIGHUP reach the command, also where they were inherited as ignored") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  struct Case { const char* name; int number; };
+  for (auto [name, number] : {Case{"INT", SIGINT}, Case{"TERM", SIGTERM}, Case{"HUP", SIGHUP}}) {
+    INFO(name);
+    std::string script = "trap 'echo got " + std::string(name) + "; exit 9' " + name + "; echo ready; while :; do sleep 0.05; done";
+    auto running = machine.start({"exec", "--", "sh", "-c", script});
+    REQUIRE(running.out_has("ready"));
+    running.signal(number);
+    auto ended = running.wait();
+    CHECK(ended.status == 9);
+    CHECK(ended.out == "ready\ngot " + std::string(name) + "\n");
+    write_text(machine.root() / "script", script);
+    auto background = machine.start_program(
+        {"sh", "-c", "trap '' INT TERM HUP; exec " SANDBOX_BIN_DIR "/sandbox exec -- sh -c \"$(cat " + (machine.root() / "script").string() + ")\""});
+    REQUIRE(background.out_has("ready"));
+    background.signal(number);
+    CHECK(background.wait().status == 9);
+  }
+}
+
+TEST_CASE("Ctrl+C without a handler is 130, and the next command runs") {
+  Machine machine;
+  machine.make_repository();
+  auto running = machine.start({"exec", "--", "sh", "-c", "echo ready; exec sleep 600"});
+  REQUIRE(running.out_has("ready"));
+  running.signal(SIGINT);
+  CHECK(running.wait().status == 130);
+  CHECK(machine.exec("true").status == 0);
+}
+
+TEST_CASE("a second Ctrl+C hurries, a third gives up") {
+  Machine machine;
+  machine.make_repository();
+  auto hurried = machine.start({"exec", "--", "sh", "-c", "trap '' INT; echo ready; while :; do sleep 0.05; done"});
+  REQUIRE(hurried.out_has("ready"));
+  hurried.signal(SIGINT);
+  hurried.signal(SIGINT);
+  CHECK(test::eventually([&] { return hurried.err().find("Ctrl+C once more") != std::string::npos || hurried.wait(std::chrono::seconds(1)).status >= 0; }));
+  auto stubborn = machine.start({"exec", "--", "sh", "-c", "trap '' INT TERM; echo ready; while :; do sleep 0.05; done"});
+  REQUIRE(stubborn.out_has("ready"));
+  stubborn.signal(SIGINT);
+  ::poll(nullptr, 0, 50);
+  stubborn.signal(SIGINT);
+  REQUIRE(stubborn.err_has("Ctrl+C once more"));
+  stubborn.signal(SIGINT);
+  auto ended = stubborn.wait(std::chrono::seconds(5));
+  CHECK(ended.status == 130);
+  CHECK(machine.exec("true").status == 0);  // the box has ended it
+}
+
+TEST_CASE("-t gives the command a terminal with our size, keys and window changes") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  How how;
+  how.terminal = true;
+  auto running = machine.start(
+      {"exec", "-t", "--", "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && echo terminal; stty size; "
+       "trap 'stty size' WINCH; echo $TERM; read line; echo \"<$line>\"; while ! read line; do :; done; exit 5"},
+      how);
+  REQUIRE(running.out_has("xterm"));
+  CHECK(running.out().find("terminal\r\n") != std::string::npos);
+  CHECK(running.out().find("30 100") != std::string::npos);
+  running.type("typed\r");
+  REQUIRE(running.out_has("<typed>"));
+  running.resize({40, 120});
+  REQUIRE(running.out_has("40 120"));
+  running.type("\r");
+  CHECK(running.wait().status == 5);
+}
+
+TEST_CASE("Ctrl+C in a terminal is the command's key") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  How how;
+  how.terminal = true;
+  auto running = machine.start({"exec", "-t", "--", "sh", "-c", "trap 'echo key; exit 7' INT; echo ready; while :; do sleep 0.05; done"}, how);
+  REQUIRE(running.out_has("ready"));
+  running.type("\x03");
+  CHECK(running.wait().status == 7);
+  CHECK(running.out().find("key") != std::string::npos);
+}
+
+TEST_CASE("the directory is the same as here, unless --cwd says otherwise") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / "a/b/file", "");
+  How how;
+  how.directory = machine.project() / "a/b";
+  auto mirrored = machine.exec("pwd; ls", how);
+  CHECK(mirrored.out.find("/workspace/a/b\nfile\n") != std::string::npos);
+  auto named = machine.run({"exec", "--cwd", "a", "--", "sh", "-c", "pwd"}, how);
+  CHECK(named.out.find("/workspace/a\n") != std::string::npos);
+  auto root = machine.run({"exec", "--cwd", ".", "--", "sh", "-c", "pwd"}, how);
+  CHECK(root.out.find("/workspace\n") != std::string::npos);
+  auto outside = machine.run({"exec", "--cwd", "../x", "--", "pwd"}, how);
+  CHECK(outside.status == 2);
+  CHECK(outside.err.find("../x") != std::string::npos);
+  auto from_dir = machine.run({"exec", "-d", "a", "--", "sh", "-c", "pwd"});
+  CHECK(from_dir.out.find("/workspace/a\n") != std::string::npos);
+}
+
+TEST_CASE("--env and the configuration set variables, and ours stay here") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "env:\n  FROM_FILE: file\n  BOTH: file\n");
+  How how;
+  how.environment = {{"PASSED", "with 'quotes'\nand lines"}, {"SECRET", "hidden"}};
+  auto ended = machine.run({"exec", "--env", "PASSED", "-e", "BOTH=line", "-e", "EMPTY=", "-e", "NOT_SET", "--", "sh", "-c",
+                            "echo \"$FROM_FILE/$BOTH/$PASSED/${EMPTY-unset}/${NOT_SET-unset}/${SECRET-unset}\""},
+                           how);
+  CHECK(ended.out == "file/line/with 'quotes'\nand lines//unset/unset\n");
+}
+
+TEST_CASE("arguments of any bytes arrive as they are") {
+  Machine machine;
+  machine.make_repository();
+  auto ended = machine.run({"exec", "--", "printf", "%s|", "a b", "", "\xff\xfe", "'\"$x`", "new\nline", "--json"});
+  CHECK(ended.out == "a b||\xff\xfe|'\"$x`|new\nline|--json|");
+}
+
+TEST_CASE("--json puts one line after the command's output") {
+  Machine machine;
+  machine.make_repository();
+  auto ended = machine.run({"exec", "--json", "--", "sh", "-c", "echo output; echo x > pulled; exit 4"});
+  CHECK(ended.status == 4);
+  CHECK(ended.err.empty());
+  CHECK(ended.out.rfind("output\n", 0) == 0);
+  auto answer = last_line(ended.out);
+  CHECK(answer.at("ExitCode") == 4);
+  CHECK(answer.at("PulledFiles").as_array().size() == 1);
+  CHECK(answer.at("PulledFiles").at(0) == "pulled");
+  CHECK(answer.at("RunID").as_string().size() == 32);
+  CHECK(std::string(answer.at("RunURL").as_string()).rfind("ssh://" + std::string(answer.at("RunID").as_string()) + "@127.0.0.1:", 0) == 0);
+  CHECK(answer.at("Snapshot").as_string().size() == 40);
+}
+
+TEST_CASE("--json tells errors, too, on one line of stdout") {
+  Machine machine;
+  machine.make_repository();
+  auto missing = machine.run({"exec", "--json", "--", "no-such-command"});
+  CHECK(missing.status == 127);
+  CHECK(missing.err.empty());
+  CHECK(last_line(missing.out).at("Error").at("Origin") == "command");
+  auto misuse = machine.run({"exec", "--json"});
+  CHECK(misuse.status == 2);
+  CHECK(last_line(misuse.out).at("Error").at("Origin") == "arguments");
+  auto none = machine.run({"push", "--json", "--id", "nothing"});
+  CHECK(none.status == 255);
+  CHECK(last_line(none.out).at("Error").at("Message").as_string().size() > 0);
+}
+
+TEST_CASE("eight at once in a fresh project make one sandbox") {
+  Machine machine;
+  machine.make_repository();
+  std::vector<test::Running> all;
+  for (int i = 0; i < 8; ++i) {
+    all.push_back(machine.start({"exec", "--json", "--", "true"}));
+  }
+  std::string id;
+  for (auto& one : all) {
+    auto ended = one.wait(std::chrono::seconds(120));
+    INFO(ended.out << ended.err);
+    REQUIRE(ended.status == 0);
+    std::string mine(last_line(ended.out).at("RunID").as_string());
+    CHECK((id.empty() || id == mine));
+    id = mine;
+  }
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+}
+
+TEST_CASE("five at once from one work tree end with all lines, here and there") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  std::vector<test::Running> all;
+  for (int i = 0; i < 5; ++i) {
+    all.push_back(machine.start({"exec", "--", "sh", "-c", "echo S >> lines; sleep 0.1; echo E >> lines"}));
+  }
+  for (auto& one : all) {
+    auto ended = one.wait(std::chrono::seconds(120));
+    INFO(ended.err);
+    CHECK(ended.status == 0);
+  }
+  std::string expected;
+  for (int i = 0; i < 5; ++i) expected += "S\nE\n";
+  CHECK(file_text(machine.project() / "lines") == expected);
+  CHECK(machine.exec("cat lines").out == expected);
+}
+
+TEST_CASE("waiting says who holds the lock, once in a log, and a short wait says nothing") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto holder = machine.start({"exec", "--", "sh", "-c", "echo ready; sleep 3"});
+  REQUIRE(holder.out_has("ready"));
+  auto waiter = machine.start({"exec", "--", "echo", "mine"});
+  auto quiet = machine.start({"exec", "--json", "--", "true"});
+  auto ended = waiter.wait();
+  CHECK(ended.status == 0);
+  CHECK(ended.out == "mine\n");
+  CHECK(ended.err.find("waiting for the lock: place 1 in line; held by tester: exec `sh -c ") == 0);
+  CHECK(std::count(ended.err.begin(), ended.err.end(), '\n') == 1);
+  auto silent = quiet.wait();
+  CHECK(silent.err.empty());
+  holder.wait();
+}
+
+TEST_CASE("--no-wait, --wait=DURATION and SANDBOX_LOCK_WAIT bound the wait") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto holder = machine.start({"exec", "--", "sh", "-c", "echo ready; sleep 600"});
+  REQUIRE(holder.out_has("ready"));
+  auto refused = machine.run({"exec", "--no-wait", "--", "touch", "ran"});
+  CHECK(refused.status == 75);
+  CHECK(refused.err.find("tester") != std::string::npos);
+  auto expired = machine.run({"exec", "--wait=1", "--", "touch", "ran"});
+  CHECK(expired.status == 124);
+  How zero;
+  zero.environment = {{"SANDBOX_LOCK_WAIT", "0"}};
+  CHECK(machine.run({"exec", "--", "touch", "ran"}, zero).status == 75);
+  How wrong;
+  wrong.environment = {{"SANDBOX_LOCK_WAIT", "soon"}};
+  auto misuse = machine.run({"exec", "--", "true"}, wrong);
+  CHECK(misuse.status == 2);
+  CHECK(misuse.err.find("SANDBOX_LOCK_WAIT") != std::string::npos);
+  CHECK_FALSE(fs::exists(machine.project() / "ran"));
+  auto json = machine.run({"exec", "--json", "--no-wait", "--", "true"});
+  CHECK(last_line(json.out).at("Error").at("Origin") == "lock");
+  auto waiting = machine.start({"exec", "--", "true"});
+  REQUIRE(waiting.err_has("waiting for the lock"));
+  waiting.signal(SIGINT);
+  CHECK(waiting.wait(std::chrono::seconds(10)).status == 130);
+  holder.signal(SIGINT);
+  holder.wait();
+}
+
+TEST_CASE("a client killed with -9 frees the lock, and loses no changes") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto victim = machine.start({"exec", "--", "sh", "-c", "echo kept > kept; echo ready; exec sleep 600"});
+  REQUIRE(victim.out_has("ready"));
+  victim.signal(SIGKILL);
+  victim.wait();
+  auto next = machine.exec("cat kept");
+  CHECK(next.status == 0);
+  CHECK(next.out == "kept\n");
+  CHECK(file_text(machine.project() / "kept") == "kept\n");
+}
+
+TEST_CASE("a conflict keeps ours, saves theirs, is named, and makes 0 a 254") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto running = machine.start({"exec", "--", "sh", "-c", "echo theirs > f; echo ready; cat > /dev/null"}, [] {
+    How how;
+    how.input_stays_open = true;
+    return how;
+  }());
+  REQUIRE(running.out_has("ready"));
+  write_text(machine.project() / "f", "ours\n");
+  running.end_input();
+  auto ended = running.wait();
+  CHECK(ended.status == 254);
+  CHECK(ended.err.find("f.sandbox-conflict") != std::string::npos);
+  CHECK(file_text(machine.project() / "f") == "ours\n");
+  CHECK(file_text(machine.project() / "f.sandbox-conflict") == "theirs\n");
+}
+
+TEST_CASE("--trace shows each directive as it is sent and answered, in order") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto ended = machine.run({"exec", "--trace", "-e", "TOKEN=secret", "--", "true"});
+  std::size_t at = 0;
+  for (const char* text : {"> 0 bind", "> 1 __rwx_sandbox_lock_requested__", "> 1 __rwx_sandbox_sync_start__", "> 1 __rwx_sandbox_sync_end__",
+                           "> 1 exec", "> 1 __rwx_sandbox_lock_released__", "< 1 exited", "< 1 released"}) {
+    INFO(text);
+    auto found = ended.err.find(text, at);
+    CHECK(found != std::string::npos);
+    at = found == std::string::npos ? at : found;
+  }
+  CHECK(ended.err.find("secret") == std::string::npos);
+  CHECK(machine.exec("true").err.find("__rwx_sandbox") == std::string::npos);
+}
