@@ -78,10 +78,11 @@ awaitable<void> Connection::receive(std::uint32_t number, wire::SyncStart start)
     kept = spool.error();
   } else if (size > 0) {
     ::lseek(spool->get(), 0, SEEK_SET);
-    auto shallow = start.shallow;
     auto keep = supervisor_.workspace().run(
-        [pack = std::move(*spool), shallow](sync::Workspace& workspace) mutable {
-          return workspace.read_pack(std::move(pack), wire::kMaxPackBytes, shallow);
+        [pack = std::move(*spool), start](sync::Workspace& workspace) mutable -> result<void> {
+          auto begun = workspace.begin(start);
+          if (!begun) return begun;
+          return workspace.read_pack(std::move(pack), wire::kMaxPackBytes, start.shallow);
         });
     kept = co_await std::move(keep);
   }

@@ -143,7 +143,7 @@ FileInfo file_info(const struct stat& status) {
 
 result<void> write_all(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
-    ssize_t written = faulted("write") ? -1 : ::write(fd, bytes.data(), bytes.size());
+    ssize_t written = ::write(fd, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return errno_failure(errno, "write");
     bytes.remove_prefix(static_cast<std::size_t>(written));
@@ -190,7 +190,10 @@ void TemporaryFile::remove() noexcept {
   name_.clear();
 }
 
-result<void> TemporaryFile::write(std::string_view bytes) { return write_all(fd_.get(), bytes); }
+result<void> TemporaryFile::write(std::string_view bytes) {
+  if (faulted("write")) return errno_failure(errno, "write");
+  return write_all(fd_.get(), bytes);
+}
 
 result<void> TemporaryFile::set_mode(std::uint32_t mode) {
   if (faulted("fchmod") || ::fchmod(fd_.get(), static_cast<mode_t>(mode)) != 0)

@@ -92,6 +92,25 @@ TEST_CASE("git shows the same in the workspace as on the laptop") {
   }
 }
 
+TEST_CASE("a repository whose object ids are SHA-256") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  git_out(ends.laptop(), {"init", "-q", "-b", "main", "--object-format=sha256"});
+  write_file(ends.laptop() / "f", "f\n");
+  git_out(ends.laptop(), {"add", "f"});
+  git_out(ends.laptop(), {"commit", "-q", "-m", "one"});
+  write_file(ends.laptop() / "g", "g\n");
+  ends.push();
+  CHECK(git_out(ends.box(), {"rev-parse", "HEAD"}) ==
+        git_out(ends.laptop(), {"rev-parse", "HEAD"}));
+  CHECK(git(ends.box(), {"status", "--porcelain"}).out == "?? g\n");
+  CHECK(git(ends.box(), {"fsck", "--strict"}).exit.ok());
+  write_file(ends.box() / "h", "h\n");
+  ends.restart();
+  REQUIRE(ends.pull());
+  CHECK(read_file(ends.laptop() / "h") == "h\n");
+}
+
 TEST_CASE("an unborn branch and a work tree without git") {
   Scratch scratch;
   TwoEnds ends(scratch);
