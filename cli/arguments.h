@@ -1,4 +1,5 @@
-// What was on the command line, sorted by the command table. A value; knows nothing of how it was parsed.
+// What was on the command line, sorted by the command table. A value; knows nothing of how it was
+// parsed.
 #pragma once
 
 #include <map>
@@ -9,10 +10,11 @@
 namespace cli {
 
 struct Arguments {
-  std::map<std::string, std::vector<std::string>> options;  // by long name; a flag has one empty value
-  std::vector<std::string> positional;                      // before `--`
-  std::vector<std::string> command;                         // after `--`
-  bool separated = false;                                   // there was a `--`
+  std::map<std::string, std::vector<std::string>>
+      options;                          // by long name; a flag has one empty value
+  std::vector<std::string> positional;  // before `--`
+  std::vector<std::string> command;     // after `--`
+  bool separated = false;               // there was a `--`
 
   bool has(const std::string& name) const { return options.count(name) != 0; }
   // The last one given.

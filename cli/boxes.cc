@@ -1,13 +1,12 @@
 #include "cli/boxes.h"
 
+#include <boost/json.hpp>
+#include <charconv>
+
 #include "cli/error.h"
 #include "protocol/os/flock.h"
 #include "protocol/os/paths.h"
 #include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
-
-#include <charconv>
 
 namespace cli {
 namespace json = boost::json;
@@ -18,7 +17,8 @@ namespace {
 constexpr std::size_t kMostBytes = 4 * 1024 * 1024;
 
 UserError damaged(const Paths& paths, const std::string& what) {
-  return UserError("box", paths.boxes().string() + " cannot be used: " + what, "Mend that file, or move it away and begin anew.");
+  return UserError("box", paths.boxes().string() + " cannot be used: " + what,
+                   "Mend that file, or move it away and begin anew.");
 }
 
 // {"version":1,"boxes":{NAME:{"address":"HOST:PORT","hostKey":"ssh-ed25519 …"}}}
@@ -46,7 +46,8 @@ json::object read_boxes(const Paths& paths) {
   return root.get_object();
 }
 
-std::string member(const Paths& paths, const json::object& box, const std::string& name, const char* key) {
+std::string member(const Paths& paths, const json::object& box, const std::string& name,
+                   const char* key) {
   const json::value* value = box.if_contains(key);
   if (value == nullptr) {
     return {};
@@ -60,7 +61,8 @@ std::string member(const Paths& paths, const json::object& box, const std::strin
 }  // namespace
 
 std::string Address::text() const {
-  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(port);
+  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" +
+         std::to_string(port);
 }
 
 std::optional<Address> parse_address(std::string_view text) {
@@ -116,20 +118,23 @@ std::string pin_host_key(const Paths& paths, const Box& box, const std::string& 
   if (auto made = protocol::os::make_private_directory(paths.config); !made) {
     throw damaged(paths, made.error().what);
   }
-  auto lock = protocol::os::FileLock::lock(paths.boxes().string() + ".lock", protocol::os::FileLock::Kind::exclusive);
+  auto lock = protocol::os::FileLock::lock(paths.boxes().string() + ".lock",
+                                           protocol::os::FileLock::Kind::exclusive);
   if (!lock) {
     throw damaged(paths, lock.error().what);
   }
   json::object root = read_boxes(paths);
   json::object& boxes = root["boxes"].get_object();
-  json::object& entry = boxes.contains(box.name) ? boxes[box.name].get_object() : boxes[box.name].emplace_object();
+  json::object& entry =
+      boxes.contains(box.name) ? boxes[box.name].get_object() : boxes[box.name].emplace_object();
   std::string known = member(paths, entry, box.name, "hostKey");
   if (!known.empty()) {
     return known;
   }
   entry["address"] = box.address.text();
   entry["hostKey"] = host_key;
-  if (auto written = protocol::os::write_file(paths.boxes(), json::serialize(root) + "\n"); !written) {
+  if (auto written = protocol::os::write_file(paths.boxes(), json::serialize(root) + "\n");
+      !written) {
     throw damaged(paths, written.error().what);
   }
   return host_key;

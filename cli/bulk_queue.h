@@ -1,12 +1,12 @@
-// Bytes of one bulk stream on their way from the reader of frames to whoever deals with them. What it holds is bounded by
-// the credit that its reader gives.
+// Bytes of one bulk stream on their way from the reader of frames to whoever deals with them. What
+// it holds is bounded by the credit that its reader gives.
 #pragma once
-
-#include "protocol/os/wakeup.h"
 
 #include <deque>
 #include <optional>
 #include <string>
+
+#include "protocol/os/wakeup.h"
 
 namespace cli {
 

@@ -1,13 +1,12 @@
 #include "cli/commands.h"
 
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <set>
+
 #include "cli/command_runs.h"
 #include "cli/error.h"
 #include "protocol/wire/quoting.h"
-
-#include <boost/program_options.hpp>
-
-#include <algorithm>
-#include <set>
 
 namespace cli {
 namespace options = boost::program_options;
@@ -17,11 +16,14 @@ namespace {
 const Option kDir{"dir,d", "DIR", "work as if started in DIR"};
 const Option kId{"id", "ID", "the sandbox with this id, whatever the project and branch"};
 const Option kOpen{"open", nullptr, "print the sandbox's URL, too"};
-const Option kInit{"init", "KEY=VALUE", "environment of the setup commands, when a sandbox is made; may be repeated"};
+const Option kInit{"init", "KEY=VALUE",
+                   "environment of the setup commands, when a sandbox is made; may be repeated"};
 const Option kIsolation{"isolation", "MODE", "auto, bwrap or none: what a new sandbox runs in"};
 const Option kInclude{"include", "PATH", "carry this ignored path, too; may be repeated"};
-const Option kWaitLock{"wait", "DURATION", "wait for the lock, without limit or so long (90, 5m, 1h30m)", "inf"};
-const Option kNoWait{"no-wait", nullptr, "do not wait for the lock: exit 75 at once when it is held"};
+const Option kWaitLock{"wait", "DURATION",
+                       "wait for the lock, without limit or so long (90, 5m, 1h30m)", "inf"};
+const Option kNoWait{"no-wait", nullptr,
+                     "do not wait for the lock: exit 75 at once when it is held"};
 
 }  // namespace
 
@@ -39,46 +41,117 @@ const std::vector<Option>& global_options() {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> rows = {
-      {"init", "Write a commented configuration file", "init [FILE]",
-       "Writes FILE, or .sandbox.yml at the project's root. A file that is there is left as it is.", {kDir}, 1, false,
+      {"init",
+       "Write a commented configuration file",
+       "init [FILE]",
+       "Writes FILE, or .sandbox.yml at the project's root. A file that is there is left as it is.",
+       {kDir},
+       1,
+       false,
        run_init},
-      {"start", "Make this project's sandbox, or find it", "start [CONFIG]",
-       "Makes the sandbox of this project and branch and runs its setup commands. One that is there is named and\n"
+      {"start",
+       "Make this project's sandbox, or find it",
+       "start [CONFIG]",
+       "Makes the sandbox of this project and branch and runs its setup commands. One that is "
+       "there is named and\n"
        "left as it is. With --id, an existing sandbox becomes the one of this project and branch.",
-       {kDir, kId, kOpen,
-        {"wait", "DURATION", "wait until it is ready, also when another process is making it", "inf"}, kNoWait, kInit,
-        kIsolation, kInclude},
-       1, false, run_start},
-      {"exec", "Run a command in this project's sandbox", "exec [CONFIG] -- COMMAND [ARGUMENT...]",
-       "Sends the work tree, runs COMMAND in the sandbox, in the same directory as here, and brings changed files\n"
-       "back. Makes the sandbox when there is none. Ends with the command's status; 254 when that is 0 and changes\n"
-       "could not all be brought back, 75 when the sandbox is busy, 124 when waiting timed out, 255 when we failed.",
-       {kDir, kId, kOpen, {"reset", nullptr, "end the old sandbox first and make a new one"}, kInit,
-        {"cwd", "DIR", "directory in the sandbox, from the project's root (default: the same as here)"},
-        {"env,e", "NAME[=VALUE]", "set a variable for the command; without a value, the one from here; may be repeated"},
+       {kDir,
+        kId,
+        kOpen,
+        {"wait", "DURATION", "wait until it is ready, also when another process is making it",
+         "inf"},
+        kNoWait,
+        kInit,
+        kIsolation,
+        kInclude},
+       1,
+       false,
+       run_start},
+      {"exec",
+       "Run a command in this project's sandbox",
+       "exec [CONFIG] -- COMMAND [ARGUMENT...]",
+       "Sends the work tree, runs COMMAND in the sandbox, in the same directory as here, and "
+       "brings changed files\n"
+       "back. Makes the sandbox when there is none. Ends with the command's status; 254 when that "
+       "is 0 and changes\n"
+       "could not all be brought back, 75 when the sandbox is busy, 124 when waiting timed out, "
+       "255 when we failed.",
+       {kDir,
+        kId,
+        kOpen,
+        {"reset", nullptr, "end the old sandbox first and make a new one"},
+        kInit,
+        {"cwd", "DIR",
+         "directory in the sandbox, from the project's root (default: the same as here)"},
+        {"env,e", "NAME[=VALUE]",
+         "set a variable for the command; without a value, the one from here; may be repeated"},
         {"tty,t", nullptr, "give the command a terminal"},
         {"no-stdin,n", nullptr, "give the command no input"},
-        kWaitLock, kNoWait, {"no-sync", nullptr, "accepted and ignored: an exec always syncs"}, kIsolation, kInclude},
-       1, true, run_exec},
-      {"push", "Send the work tree without running anything", "push", "", {kDir, kId, kInclude, kWaitLock, kNoWait}, 0,
-       false, run_push},
-      {"pull", "Bring back what earlier commands changed", "pull",
-       "Brings results that were not brought back when their command ended. Runs nothing and waits for no lock.",
-       {kDir, kId}, 0, false, run_pull},
+        kWaitLock,
+        kNoWait,
+        {"no-sync", nullptr, "accepted and ignored: an exec always syncs"},
+        kIsolation,
+        kInclude},
+       1,
+       true,
+       run_exec},
+      {"push",
+       "Send the work tree without running anything",
+       "push",
+       "",
+       {kDir, kId, kInclude, kWaitLock, kNoWait},
+       0,
+       false,
+       run_push},
+      {"pull",
+       "Bring back what earlier commands changed",
+       "pull",
+       "Brings results that were not brought back when their command ended. Runs nothing and waits "
+       "for no lock.",
+       {kDir, kId},
+       0,
+       false,
+       run_pull},
       {"status", "Show this project's sandbox", "status", "", {kDir, kId}, 0, false, run_status},
       {"list", "List sandboxes", "list", "", {}, 0, false, run_list},
-      {"stop", "End this project's sandbox", "stop",
-       "Ends the sandbox and removes its files on the box. Results that were not brought back are lost with it.",
-       {kDir, kId, {"all", nullptr, "every sandbox on record"},
-        {"force", nullptr, "though a command runs in it; and forget it when its box cannot be asked"}},
-       0, false, run_stop},
-      {"reset", "End this project's sandbox and make a new one", "reset [CONFIG]", "",
-       {kDir, kId, kOpen, kInit, kWaitLock, kNoWait, kIsolation, kInclude}, 1, false, run_reset},
-      {"key", "Print the public key that boxes know you by", "key",
-       "The key is made on first use. A box lets you in when `sandbox-agent authorize` was run there with it.", {}, 0,
-       false, run_key},
-      {"ssh-config", "Print a Host block with which ssh reaches this project's sandbox", "ssh-config", "",
-       {kDir, kId, {"host", "NAME", "the name to use in the block"}}, 0, false, run_ssh_config},
+      {"stop",
+       "End this project's sandbox",
+       "stop",
+       "Ends the sandbox and removes its files on the box. Results that were not brought back are "
+       "lost with it.",
+       {kDir,
+        kId,
+        {"all", nullptr, "every sandbox on record"},
+        {"force", nullptr,
+         "though a command runs in it; and forget it when its box cannot be asked"}},
+       0,
+       false,
+       run_stop},
+      {"reset",
+       "End this project's sandbox and make a new one",
+       "reset [CONFIG]",
+       "",
+       {kDir, kId, kOpen, kInit, kWaitLock, kNoWait, kIsolation, kInclude},
+       1,
+       false,
+       run_reset},
+      {"key",
+       "Print the public key that boxes know you by",
+       "key",
+       "The key is made on first use. A box lets you in when `sandbox-agent authorize` was run "
+       "there with it.",
+       {},
+       0,
+       false,
+       run_key},
+      {"ssh-config",
+       "Print a Host block with which ssh reaches this project's sandbox",
+       "ssh-config",
+       "",
+       {kDir, kId, {"host", "NAME", "the name to use in the block"}},
+       0,
+       false,
+       run_ssh_config},
       {"version", "Print the version", "version", "", {}, 0, false, run_version},
   };
   return rows;
@@ -86,7 +159,8 @@ const std::vector<Command>& commands() {
 
 const Command* find_command(std::string_view name) {
   const auto& rows = commands();
-  auto found = std::find_if(rows.begin(), rows.end(), [name](const Command& row) { return name == row.name; });
+  auto found = std::find_if(rows.begin(), rows.end(),
+                            [name](const Command& row) { return name == row.name; });
   return found == rows.end() ? nullptr : &*found;
 }
 
@@ -102,22 +176,26 @@ void add(options::options_description& description, const Option& option) {
     description.add_options()(option.name, option.help);
     return;
   }
-  description.add_options()(option.name, options::value<std::vector<std::string>>()->composing(), option.help);
+  description.add_options()(option.name, options::value<std::vector<std::string>>()->composing(),
+                            option.help);
 }
 
 UserError misuse(const std::string& message, const Command* command) {
   return UserError("arguments", message,
-                   command == nullptr ? "`sandbox --help` shows the commands."
-                                      : "Usage: sandbox " + std::string(command->usage) + "   (`sandbox " +
-                                            command->name + " --help` shows the options)",
+                   command == nullptr
+                       ? "`sandbox --help` shows the commands."
+                       : "Usage: sandbox " + std::string(command->usage) + "   (`sandbox " +
+                             command->name + " --help` shows the options)",
                    kMisuse);
 }
 
-// Is this word an option whose value is the next word? Asked only for those before the command's name.
+// Is this word an option whose value is the next word? Asked only for those before the command's
+// name.
 bool takes_next_word(std::string_view word) {
-  return std::any_of(global_options().begin(), global_options().end(), [word](const Option& option) {
-    return option.value != nullptr && word == "--" + long_name(option);
-  });
+  return std::any_of(global_options().begin(), global_options().end(),
+                     [word](const Option& option) {
+                       return option.value != nullptr && word == "--" + long_name(option);
+                     });
 }
 
 // Index of the command's name among `words`, or words.size().
@@ -202,7 +280,8 @@ ParsedLine parse_line(const std::vector<std::string>& words) {
   if (at < head.size()) {
     line.command = find_command(head[at]);
     if (line.command == nullptr) {
-      throw misuse("there is no command `" + protocol::wire::printable(head[at], 80) + "`", nullptr);
+      throw misuse("there is no command `" + protocol::wire::printable(head[at], 80) + "`",
+                   nullptr);
     }
     head.erase(head.begin() + static_cast<std::ptrdiff_t>(at));
   }
@@ -223,7 +302,8 @@ ParsedLine parse_line(const std::vector<std::string>& words) {
   }
   if (line.arguments.separated && !command.takes_command) {
     if (!line.arguments.command.empty()) {
-      throw misuse("`" + std::string(command.name) + "` runs no command: nothing may follow `--`", &command);
+      throw misuse("`" + std::string(command.name) + "` runs no command: nothing may follow `--`",
+                   &command);
     }
   }
   if (command.takes_command && line.arguments.command.empty()) {
@@ -239,10 +319,12 @@ std::string option_lines(const std::vector<Option>& rows) {
   for (const auto& option : rows) {
     std::string name = option.name;
     auto comma = name.find(',');
-    std::string left = comma == std::string::npos ? "      --" + name
-                                                  : "  -" + name.substr(comma + 1) + ", --" + name.substr(0, comma);
+    std::string left = comma == std::string::npos
+                           ? "      --" + name
+                           : "  -" + name.substr(comma + 1) + ", --" + name.substr(0, comma);
     if (option.value != nullptr) {
-      left += option.when_bare != nullptr ? "[=" + std::string(option.value) + "]" : " " + std::string(option.value);
+      left += option.when_bare != nullptr ? "[=" + std::string(option.value) + "]"
+                                          : " " + std::string(option.value);
     }
     left.resize(std::max<std::size_t>(left.size() + 2, 30), ' ');
     text += left + option.help + "\n";

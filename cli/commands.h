@@ -1,33 +1,34 @@
-// The command table: every command is a row, and parsing and help are made from the rows. The only place that
-// knows Boost.Program_options.
+// The command table: every command is a row, and parsing and help are made from the rows. The only
+// place that knows Boost.Program_options.
 #pragma once
-
-#include "cli/arguments.h"
-#include "protocol/os/async.h"
 
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "cli/arguments.h"
+#include "protocol/os/async.h"
 
 namespace cli {
 
 struct Context;
 
 struct Option {
-  const char* name;                 // "dir,d": long name, then the short one if there is one
-  const char* value = nullptr;      // what help calls the value; nullptr: a flag
+  const char* name;             // "dir,d": long name, then the short one if there is one
+  const char* value = nullptr;  // what help calls the value; nullptr: a flag
   const char* help = "";
-  const char* when_bare = nullptr;  // the value of `--name` without `=value`; nullptr: a value must be given
+  const char* when_bare =
+      nullptr;  // the value of `--name` without `=value`; nullptr: a value must be given
 };
 
 struct Command {
   const char* name;
-  const char* summary;              // starts with a capitalised verb, no full stop
-  const char* usage;                // starts with the name
-  const char* details;              // paragraphs for `sandbox NAME --help`; may be empty
+  const char* summary;  // starts with a capitalised verb, no full stop
+  const char* usage;    // starts with the name
+  const char* details;  // paragraphs for `sandbox NAME --help`; may be empty
   std::vector<Option> options;
   std::size_t most_positional = 0;
-  bool takes_command = false;       // `-- COMMAND...` may follow
+  bool takes_command = false;  // `-- COMMAND...` may follow
   protocol::os::awaitable<int> (*run)(Context&) = nullptr;
 };
 

@@ -1,14 +1,14 @@
 #include "cli/config.h"
 
-#include "cli/digest.h"
-#include "cli/error.h"
-#include "protocol/os/paths.h"
-#include "protocol/wire/quoting.h"
-
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <charconv>
+
+#include "cli/digest.h"
+#include "cli/error.h"
+#include "protocol/os/paths.h"
+#include "protocol/wire/quoting.h"
 
 namespace cli {
 namespace fs = std::filesystem;
@@ -22,7 +22,8 @@ class Reader {
  public:
   explicit Reader(const fs::path& file) : file_(file.string()) {}
 
-  [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what, const std::string& next = {}) const {
+  [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what,
+                         const std::string& next = {}) const {
     int line = mark.line < 0 ? 1 : mark.line + 1;
     throw UserError("config", file_ + ":" + std::to_string(line) + ": " + what, next);
   }
@@ -92,16 +93,20 @@ class Reader {
       } else if (key == "depth") {
         std::string value = text(item.second, "sync.depth");
         auto parsed = std::from_chars(value.data(), value.data() + value.size(), config.depth);
-        if (value.empty() || parsed.ec != std::errc() || parsed.ptr != value.data() + value.size()) {
-          fail(item.second.Mark(), "`sync.depth` must be a number of commits, 0 for all: " + printable(value, 80));
+        if (value.empty() || parsed.ec != std::errc() ||
+            parsed.ptr != value.data() + value.size()) {
+          fail(item.second.Mark(),
+               "`sync.depth` must be a number of commits, 0 for all: " + printable(value, 80));
         }
       } else {
-        fail(item.first.Mark(), "there is no key `sync." + printable(key, 80) + "`", "Known: sync.include, sync.depth.");
+        fail(item.first.Mark(), "there is no key `sync." + printable(key, 80) + "`",
+             "Known: sync.include, sync.depth.");
       }
     }
   }
 
-  void key(const std::string& name, const YAML::Node& at, const YAML::Node& value, Config& config) const {
+  void key(const std::string& name, const YAML::Node& at, const YAML::Node& value,
+           Config& config) const {
     if (name == "box") {
       config.box = text(value, name);
       config.box_line = at.Mark().line + 1;
@@ -120,7 +125,8 @@ class Reader {
       config.isolation = text(value, name);
       config.isolation_line = at.Mark().line + 1;
       if (config.isolation != "auto" && config.isolation != "bwrap" && config.isolation != "none") {
-        fail(value.Mark(), "`isolation` must be auto, bwrap or none: " + printable(config.isolation, 80));
+        fail(value.Mark(),
+             "`isolation` must be auto, bwrap or none: " + printable(config.isolation, 80));
       }
     } else {
       fail(at.Mark(), "there is no key `" + printable(name, 80) + "`",
@@ -169,8 +175,10 @@ Config load_config(const std::string& named, const fs::path& directory, const fs
   auto read = [](const fs::path& file) {
     auto text = protocol::os::read_file(file, 1024 * 1024);
     if (!text) {
-      throw UserError("config", "cannot read the configuration file " + file.string() + ": " + text.error().what,
-                      "`sandbox init` writes one.", text.error().code == Errc::not_found ? kMisuse : kFailed);
+      throw UserError(
+          "config",
+          "cannot read the configuration file " + file.string() + ": " + text.error().what,
+          "`sandbox init` writes one.", text.error().code == Errc::not_found ? kMisuse : kFailed);
     }
     return parse_config(*text, file);
   };
@@ -178,8 +186,10 @@ Config load_config(const std::string& named, const fs::path& directory, const fs
     std::error_code error;
     fs::path file = fs::canonical(directory / named, error);
     if (error) {
-      throw UserError("config", "there is no configuration file " + (directory / named).string(),
-                      "`sandbox init " + named + "` writes one; the command to run stands after `--`.", kMisuse);
+      throw UserError(
+          "config", "there is no configuration file " + (directory / named).string(),
+          "`sandbox init " + named + "` writes one; the command to run stands after `--`.",
+          kMisuse);
     }
     if (!fs::is_regular_file(file, error)) {
       throw UserError("config", file.string() + " is not a file", "Name a .yml file.", kMisuse);
@@ -199,8 +209,9 @@ Config load_config(const std::string& named, const fs::path& directory, const fs
 
 void apply_consent(Config& config, const Consent& consent) {
   auto refuse = [&config](int line, const std::string& what, const std::string& option) {
-    throw UserError("config", config.file.string() + ":" + std::to_string(line) + ": " + what +
-                                  " reaches beyond the sandbox, so the file alone may not say it",
+    throw UserError("config",
+                    config.file.string() + ":" + std::to_string(line) + ": " + what +
+                        " reaches beyond the sandbox, so the file alone may not say it",
                     "If you want it, say it too: " + option);
   };
   if (config.box_line != 0 && consent.box.empty()) {
@@ -210,8 +221,10 @@ void apply_consent(Config& config, const Consent& consent) {
     refuse(config.isolation_line, "`isolation: none`", "--isolation none");
   }
   for (const auto& path : config.includes) {
-    if (std::find(consent.includes.begin(), consent.includes.end(), path) == consent.includes.end()) {
-      refuse(config.includes_line, "`sync.include`", "--include " + protocol::wire::shell_quote(printable(path, 200)));
+    if (std::find(consent.includes.begin(), consent.includes.end(), path) ==
+        consent.includes.end()) {
+      refuse(config.includes_line, "`sync.include`",
+             "--include " + protocol::wire::shell_quote(printable(path, 200)));
     }
   }
   if (!consent.box.empty()) {

@@ -1,6 +1,7 @@
-// .sandbox.yml: what a project asks for. Found by walking up to the project's root and no further; none is needed.
-// Unknown keys and wrong types are errors that name file and line. What reaches beyond the sandbox (box,
-// isolation: none, sync.include) is obeyed only when the command line says it too.
+// .sandbox.yml: what a project asks for. Found by walking up to the project's root and no further;
+// none is needed. Unknown keys and wrong types are errors that name file and line. What reaches
+// beyond the sandbox (box, isolation: none, sync.include) is obeyed only when the command line says
+// it too.
 #pragma once
 
 #include <cstdint>
@@ -41,10 +42,13 @@ struct Consent {
 // `text` as the content of `file`. Throws UserError ("FILE:LINE: ...").
 Config parse_config(std::string_view text, const std::filesystem::path& file);
 
-// The file named on the command line (relative to `directory`), else the nearest .sandbox.yml from `directory` up to `root`, else none.
-Config load_config(const std::string& named, const std::filesystem::path& directory, const std::filesystem::path& root);
+// The file named on the command line (relative to `directory`), else the nearest .sandbox.yml from
+// `directory` up to `root`, else none.
+Config load_config(const std::string& named, const std::filesystem::path& directory,
+                   const std::filesystem::path& root);
 
-// Refuses what reaches beyond the sandbox without consent, then lays the command line over the file.
+// Refuses what reaches beyond the sandbox without consent, then lays the command line over the
+// file.
 void apply_consent(Config& config, const Consent& consent);
 
 // What `sandbox init` writes.

@@ -1,14 +1,13 @@
 #include "cli/connection.h"
 
+#include <utility>
+
 #include "cli/context.h"
 #include "cli/error.h"
 #include "cli/local_agent.h"
-
 #include "protocol/os/paths.h"
 #include "protocol/wire/directives.h"
 #include "protocol/wire/quoting.h"
-
-#include <utility>
 
 namespace cli {
 namespace os = protocol::os;
@@ -24,7 +23,8 @@ struct Attempt {
   std::string seen_key;  // the host key that was shown
 };
 
-os::awaitable<Attempt> attempt(Context& context, const ssh::PrivateKey& key, Address address, std::string pinned) {
+os::awaitable<Attempt> attempt(Context& context, const ssh::PrivateKey& key, Address address,
+                               std::string pinned) {
   auto seen = std::make_shared<std::string>();
   ssh::ClientOptions options;
   options.host = address.host;
@@ -45,13 +45,16 @@ os::awaitable<Attempt> attempt(Context& context, const ssh::PrivateKey& key, Add
 }
 
 UserError not_connected(const Box& box, const wire::Failure& failure, const ssh::PrivateKey& key) {
-  std::string at = box.name == box.address.text() ? box.name : box.name + " (" + box.address.text() + ")";
+  std::string at =
+      box.name == box.address.text() ? box.name : box.name + " (" + box.address.text() + ")";
   if (failure.code == wire::Errc::denied) {
     return UserError("box", "the box " + at + " does not accept this user's key",
-                     "On the box: sandbox-agent authorize --state DIR --user NAME '" + key.public_key().text() + "'");
+                     "On the box: sandbox-agent authorize --state DIR --user NAME '" +
+                         key.public_key().text() + "'");
   }
   if (failure.code == wire::Errc::timed_out) {
-    return UserError("box", "the box " + at + " does not answer in time", "Is it on, and is the port open? Nothing was changed.");
+    return UserError("box", "the box " + at + " does not answer in time",
+                     "Is it on, and is the port open? Nothing was changed.");
   }
   return UserError("box", "cannot reach the box " + at + ": " + failure.what,
                    "Is its agent running, and is the address right? Nothing was changed.");
@@ -59,13 +62,17 @@ UserError not_connected(const Box& box, const wire::Failure& failure, const ssh:
 
 UserError other_key(const Context& context, const Box& box, const std::string& seen) {
   auto shown = ssh::PublicKey::parse(seen);
-  return UserError("box", "the box " + box.name + " at " + box.address.text() + " has another host key than before" +
-                              (shown ? ": " + shown->fingerprint() : ""),
-                   "Somebody may be in between. If the box was set up anew, remove its hostKey from " +
-                       context.paths.boxes().string() + ".");
+  return UserError(
+      "box",
+      "the box " + box.name + " at " + box.address.text() + " has another host key than before" +
+          (shown ? ": " + shown->fingerprint() : ""),
+      "Somebody may be in between. If the box was set up anew, remove its hostKey from " +
+          context.paths.boxes().string() + ".");
 }
 
-os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context, const ssh::PrivateKey& key, bool may_start) {
+os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context,
+                                                         const ssh::PrivateKey& key,
+                                                         bool may_start) {
   LocalAgent agent(context.environment, context.paths, context.executor);
   std::optional<AgentAddress> found = agent.running();
   std::optional<wire::Failure> failure;
@@ -80,7 +87,8 @@ os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context, const
         co_return connection;
       }
       failure = done.ssh.error();
-      // An agent that takes no key of ours (or only others') runs: let the key in, without starting a second one.
+      // An agent that takes no key of ours (or only others') runs: let the key in, without starting
+      // a second one.
       bool let_in = failure->code == wire::Errc::denied;
       tried = let_in || failure->code == wire::Errc::timed_out ? 0 : found->pid;
     }
@@ -97,30 +105,36 @@ os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context, const
 }  // namespace
 
 os::awaitable<std::unique_ptr<Session>> Connection::open_session(Trace& trace) {
-  std::string directive = std::string(wire::text(wire::Directive::session)) + " {\"version\":" +
-                          std::to_string(wire::kProtocolVersion) + "}";
+  std::string directive = std::string(wire::text(wire::Directive::session)) +
+                          " {\"version\":" + std::to_string(wire::kProtocolVersion) + "}";
   trace.event(directive);
   auto stream = co_await ssh_->exec(directive);
   if (!stream) {
     throw UserError("box", "the box " + box_.name + " opens no session: " + stream.error().what);
   }
-  auto session = std::make_unique<Session>(executor_, std::move(*stream), trace, "the box " + box_.name);
+  auto session =
+      std::make_unique<Session>(executor_, std::move(*stream), trace, "the box " + box_.name);
   co_return session;
 }
 
-std::string Connection::url(const std::string& sandbox) const { return "ssh://" + sandbox + "@" + box_.address.text(); }
+std::string Connection::url(const std::string& sandbox) const {
+  return "ssh://" + sandbox + "@" + box_.address.text();
+}
 
 ssh::PrivateKey own_key(const Context& context) {
   if (auto made = os::make_private_directory(context.paths.config); !made) {
     throw UserError("box", "cannot use the directory of this user's key: " + made.error().what,
                     "Make it yours alone, or set XDG_CONFIG_HOME.");
   }
-  auto key = ssh::PrivateKey::load_or_make(context.paths.key(), user_name(context.environment) + "@sandbox");
+  auto key = ssh::PrivateKey::load_or_make(context.paths.key(),
+                                           user_name(context.environment) + "@sandbox");
   if (!key) {
-    throw UserError("box", "cannot use this user's key " + context.paths.key().string() + ": " + key.error().what,
-                    key.error().code == wire::Errc::bad_input
-                        ? "Move that file away to have a new one made; keys with a passphrase cannot be used."
-                        : "Make that file and its directory yours.");
+    throw UserError(
+        "box",
+        "cannot use this user's key " + context.paths.key().string() + ": " + key.error().what,
+        key.error().code == wire::Errc::bad_input
+            ? "Move that file away to have a new one made; keys with a passphrase cannot be used."
+            : "Make that file and its directory yours.");
   }
   return *key;
 }

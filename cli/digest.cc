@@ -1,7 +1,6 @@
 #include "cli/digest.h"
 
 #include <boost/uuid/detail/sha1.hpp>
-
 #include <cstdio>
 
 namespace cli {

@@ -28,11 +28,20 @@ std::optional<std::chrono::seconds> parse_duration(std::string_view text) {
     std::int64_t unit = 1;
     if (!text.empty()) {
       switch (text.front()) {
-        case 's': unit = 1; break;
-        case 'm': unit = 60; break;
-        case 'h': unit = 3600; break;
-        case 'd': unit = 86400; break;
-        default: return std::nullopt;
+        case 's':
+          unit = 1;
+          break;
+        case 'm':
+          unit = 60;
+          break;
+        case 'h':
+          unit = 3600;
+          break;
+        case 'd':
+          unit = 86400;
+          break;
+        default:
+          return std::nullopt;
       }
       text.remove_prefix(1);
     } else if (last_unit != kYear) {

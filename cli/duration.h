@@ -9,7 +9,8 @@
 
 namespace cli {
 
-// "90", "90s", "5m", "1h30m", "2d": seconds without a unit. std::nullopt for anything else, negative or over a year.
+// "90", "90s", "5m", "1h30m", "2d": seconds without a unit. std::nullopt for anything else,
+// negative or over a year.
 std::optional<std::chrono::seconds> parse_duration(std::string_view text);
 
 // "7s", "2m 05s", "3h 10m", "4d 02h".

@@ -1,11 +1,10 @@
 #include "cli/environment.h"
 
-#include "cli/error.h"
-#include "protocol/os/paths.h"
-
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "cli/error.h"
+#include "protocol/os/paths.h"
 
 extern char** environ;
 
@@ -16,7 +15,8 @@ namespace {
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 
-// Holds the number of a closed standard stream. /dev/null is opened the wrong way round, so that using it fails.
+// Holds the number of a closed standard stream. /dev/null is opened the wrong way round, so that
+// using it fails.
 void occupy(int fd) {
   int opened = ::open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
   if (opened >= 0 && opened != fd) {
@@ -69,7 +69,8 @@ Environment process_environment(int argc, char** argv) {
 Paths find_paths(const Environment& environment) {
   auto beneath = [](protocol::wire::result<fs::path> base) {
     if (!base) {
-      throw UserError("storage", "there is no home directory: HOME is not set, and this user has none",
+      throw UserError("storage",
+                      "there is no home directory: HOME is not set, and this user has none",
                       "Set HOME, or XDG_STATE_HOME and XDG_CONFIG_HOME.");
     }
     return *base / "sandbox";
@@ -77,7 +78,8 @@ Paths find_paths(const Environment& environment) {
   Paths paths;
   paths.state = environment.get("SANDBOX_STATE_DIR");
   if (!paths.state.empty() && !paths.state.is_absolute()) {
-    throw UserError("arguments", "SANDBOX_STATE_DIR is not an absolute path: " + paths.state.string(),
+    throw UserError("arguments",
+                    "SANDBOX_STATE_DIR is not an absolute path: " + paths.state.string(),
                     "Give it from the root: SANDBOX_STATE_DIR=/some/where.", kMisuse);
   }
   if (paths.state.empty()) {

@@ -1,5 +1,5 @@
-// What the process was given: arguments, variables, directory, standard streams. Taken once in main and
-// passed on as a value, so that nothing below reads it from the process.
+// What the process was given: arguments, variables, directory, standard streams. Taken once in main
+// and passed on as a value, so that nothing below reads it from the process.
 #pragma once
 
 #include <filesystem>
@@ -14,7 +14,8 @@ struct Environment {
   std::vector<std::string> arguments;  // without the program's name
   std::filesystem::path program;       // this executable, by real path
   std::map<std::string, std::string> variables;
-  std::optional<std::filesystem::path> directory;  // the current one; std::nullopt when it was deleted
+  std::optional<std::filesystem::path>
+      directory;  // the current one; std::nullopt when it was deleted
   bool stdin_open = true;
   bool stdout_open = true;
   bool stdin_is_terminal = false;
@@ -25,7 +26,8 @@ struct Environment {
   std::string get(const std::string& name) const;
 };
 
-// Of this process. Opens /dev/null in place of a closed standard stream, so that no other file can take its number.
+// Of this process. Opens /dev/null in place of a closed standard stream, so that no other file can
+// take its number.
 Environment process_environment(int argc, char** argv);
 
 // Where this user's files are. SANDBOX_STATE_DIR moves all of `state`.
@@ -40,7 +42,8 @@ struct Paths {
   std::filesystem::path key() const { return config / "id_ed25519"; }
   std::filesystem::path boxes() const { return config / "boxes.json"; }
 };
-// HOME may be unset: the password database is asked then. Throws UserError when there is no home at all.
+// HOME may be unset: the password database is asked then. Throws UserError when there is no home at
+// all.
 Paths find_paths(const Environment& environment);
 
 // The user's name on this machine: SANDBOX_USER, else USER, LOGNAME or the password database's.

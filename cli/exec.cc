@@ -1,7 +1,12 @@
-// sandbox exec: find or make the sandbox, send the work tree, run the command, bring the changes back.
+// sandbox exec: find or make the sandbox, send the work tree, run the command, bring the changes
+// back.
+#include <signal.h>
+
+#include <boost/json.hpp>
+
 #include "cli/command_runs.h"
-#include "cli/report.h"
 #include "cli/replace.h"
+#include "cli/report.h"
 #include "cli/standard_streams.h"
 #include "cli/starter.h"
 #include "cli/target.h"
@@ -9,10 +14,6 @@
 #include "protocol/os/process.h"
 #include "protocol/os/wakeup.h"
 #include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
-
-#include <signal.h>
 
 namespace cli {
 namespace json = boost::json;
@@ -35,7 +36,10 @@ std::string sandbox_directory(const Arguments& arguments, const Project& project
   }
   path = path.lexically_normal();
   if (path.empty() || *path.begin() == "..") {
-    throw UserError("arguments", "--cwd " + wire::printable(*named, 200) + " is outside of " + project.root.string(), {}, kMisuse);
+    throw UserError(
+        "arguments",
+        "--cwd " + wire::printable(*named, 200) + " is outside of " + project.root.string(), {},
+        kMisuse);
   }
   std::string text = path.string();
   while (!text.empty() && text.back() == '/') {
@@ -44,13 +48,16 @@ std::string sandbox_directory(const Arguments& arguments, const Project& project
   return text == "." ? std::string() : text;
 }
 
-std::map<std::string, std::string> command_environment(const Context& context, const Config& config) {
+std::map<std::string, std::string> command_environment(const Context& context,
+                                                       const Config& config) {
   std::map<std::string, std::string> variables = config.env;
   for (const auto& text : context.arguments.values("env")) {
     auto equals = text.find('=');
     std::string name = text.substr(0, equals);
     if (name.empty()) {
-      throw UserError("arguments", "--env takes NAME=VALUE or NAME, not `" + wire::printable(text, 80) + "`", {}, kMisuse);
+      throw UserError("arguments",
+                      "--env takes NAME=VALUE or NAME, not `" + wire::printable(text, 80) + "`", {},
+                      kMisuse);
     }
     if (equals != std::string::npos) {
       variables.insert_or_assign(name, text.substr(equals + 1));
@@ -68,9 +75,11 @@ wire::Exec exec_message(const Context& context, const Target& target) {
   exec.env = command_environment(context, target.config);
   exec.cwd = sandbox_directory(arguments, target.project);
   exec.shell = target.config.shell;
-  exec.interactive_input = context.environment.stdin_open && !arguments.has("no-stdin") && has_input(0);
+  exec.interactive_input =
+      context.environment.stdin_open && !arguments.has("no-stdin") && has_input(0);
   if (arguments.has("tty")) {
-    os::WindowSize size = os::window(context.environment.stdin_is_terminal ? 0 : 1).value_or(os::WindowSize{});
+    os::WindowSize size =
+        os::window(context.environment.stdin_is_terminal ? 0 : 1).value_or(os::WindowSize{});
     wire::Terminal terminal;
     std::string term = context.environment.get("TERM");
     terminal.term = term.empty() ? "xterm" : term;
@@ -88,8 +97,10 @@ struct Snapshotting {
   std::exception_ptr failed;
   os::Wakeup ended;
 
-  static os::awaitable<void> take(std::shared_ptr<Snapshotting> self, boost::asio::thread_pool* pool,
-                                  std::shared_ptr<protocol::sync::Origin> origin, std::string sandbox) {
+  static os::awaitable<void> take(std::shared_ptr<Snapshotting> self,
+                                  boost::asio::thread_pool* pool,
+                                  std::shared_ptr<protocol::sync::Origin> origin,
+                                  std::string sandbox) {
     try {
       auto work = [origin, sandbox] { return prepare(*origin, sandbox); };
       Prepared prepared = co_await os::offload(*pool, std::move(work));
@@ -132,19 +143,22 @@ class Interruptions {
           client_.signal(os::signal_name(signal));
           if (count_ == 2 && signal == SIGINT) {
             client_.signal("TERM");
-            context_.output.note("sandbox: ending the command; Ctrl+C once more leaves it to the box");
+            context_.output.note(
+                "sandbox: ending the command; Ctrl+C once more leaves it to the box");
           }
         }
         break;
       case SessionClient::Phase::after:
         if (!told_) {
           told_ = true;
-          context_.output.note("sandbox: bringing changed files back; once more leaves them on the box");
+          context_.output.note(
+              "sandbox: bringing changed files back; once more leaves them on the box");
         } else {
           give_up(signal, "interrupted; `sandbox pull` brings back what the command changed");
         }
         break;
-      default: give_up(signal, "interrupted before the command ran");
+      default:
+        give_up(signal, "interrupted before the command ran");
     }
   }
 
@@ -193,7 +207,8 @@ os::awaitable<void> find_sandbox(Exec& exec, AgentStarter& starter) {
     exec.made = true;
     co_return;
   }
-  auto ancestors = [root = exec.target.project.root, environment = &context.environment](const std::vector<std::string>& commits) {
+  auto ancestors = [root = exec.target.project.root,
+                    environment = &context.environment](const std::vector<std::string>& commits) {
     return ancestors_of_head(root, commits, *environment);
   };
   co_await resolver.adopt_detached(exec.target.key, ancestors);
@@ -213,7 +228,8 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
     origin = co_await open_origin(context, exec.target);
   }
   auto snapshotting = std::make_shared<Snapshotting>(context.executor);
-  os::spawn(context.executor, "snapshot", Snapshotting::take(snapshotting, &context.pool, origin, exec.entry.id));
+  os::spawn(context.executor, "snapshot",
+            Snapshotting::take(snapshotting, &context.pool, origin, exec.entry.id));
 
   std::shared_ptr<Connection> connection = starter.connection();
   if (!connection) {
@@ -250,7 +266,10 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
   }
   if (gone) {
     co_await forget_if_gone(context, *client, exec.entry, *gone);
-    auto forget = [origin, id = exec.entry.id] { origin->forget(id); return true; };
+    auto forget = [origin, id = exec.entry.id] {
+      origin->forget(id);
+      return true;
+    };
     co_await os::offload(context.pool, std::move(forget));
     co_return outcome;
   }
@@ -289,7 +308,8 @@ void report(Exec& exec, const CycleOutcome& outcome) {
 os::awaitable<int> run_exec(Context& context) {
   Target target = find_target(context);
   wire::Exec message = exec_message(context, target);
-  lock_wait(context.arguments, context.environment, target.key.box);  // misuse shows before anything is made
+  lock_wait(context.arguments, context.environment,
+            target.key.box);  // misuse shows before anything is made
   if (context.arguments.has("reset") && context.arguments.has("id")) {
     co_await aim_at(context, target, *context.arguments.value("id"));
   }
@@ -297,22 +317,26 @@ os::awaitable<int> run_exec(Context& context) {
 
   StandardStreams::Options options;
   options.raw = exec.message.terminal.has_value() && context.environment.stdin_is_terminal;
+  options.output = context.environment.stdout_open ? 1 : -1;
   StandardStreams streams(context.executor, context.output, options);
 
   std::optional<CycleOutcome> outcome;
   for (int round = 0; round < kMostRounds && !outcome; ++round) {
     outcome = co_await run_once(exec, streams);
     if (!outcome && context.arguments.has("id")) {
-      throw UserError("project", "the sandbox " + exec.entry.id + " is gone", "`sandbox list` shows those there are.");
+      throw UserError("project", "the sandbox " + exec.entry.id + " is gone",
+                      "`sandbox list` shows those there are.");
     }
   }
   if (!outcome) {
-    throw UserError("agent", "the sandbox is gone each time that a command comes", "Does something stop it all the time?");
+    throw UserError("agent", "the sandbox is gone each time that a command comes",
+                    "Does something stop it all the time?");
   }
   if (outcome->refused) {
     throw refused_error(*outcome->refused, exec.entry.key.box);
   }
-  if (!exec.made && !exec.entry.config_digest.empty() && exec.entry.config_digest != exec.target.config.digest) {
+  if (!exec.made && !exec.entry.config_digest.empty() &&
+      exec.entry.config_digest != exec.target.config.digest) {
     context.output.note("sandbox: " + exec.target.config.file.string() +
                         " has changed since the sandbox was made; `sandbox reset` makes a new one");
   }

@@ -1,16 +1,15 @@
 // sandbox init: writes a commented configuration file, and never over another.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <cerrno>
+
 #include "cli/command_runs.h"
 #include "cli/config.h"
 #include "cli/context.h"
 #include "cli/project.h"
 #include "protocol/os/fd.h"
-
-#include <boost/json.hpp>
-
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 
 namespace cli {
 
@@ -28,7 +27,8 @@ bool write_new(const std::filesystem::path& file, const std::string& text) {
     ::unlink(file.c_str());
   }
   if (error != 0) {
-    throw UserError("config", "cannot write " + protocol::os::errno_failure(error, file.string()).what);
+    throw UserError("config",
+                    "cannot write " + protocol::os::errno_failure(error, file.string()).what);
   }
   return true;
 }

@@ -1,9 +1,9 @@
 // sandbox key: the public key that boxes know this user by.
+#include <boost/json.hpp>
+
 #include "cli/command_runs.h"
 #include "cli/connection.h"
 #include "cli/context.h"
-
-#include <boost/json.hpp>
 
 namespace cli {
 

@@ -1,13 +1,13 @@
-// sandbox list: what is on record, and what the boxes say of it. A box that cannot be reached deletes nothing.
+// sandbox list: what is on record, and what the boxes say of it. A box that cannot be reached
+// deletes nothing.
+#include <boost/json.hpp>
+#include <set>
+
 #include "cli/boxes.h"
 #include "cli/command_runs.h"
 #include "cli/connection.h"
 #include "cli/session_client.h"
 #include "cli/target.h"
-
-#include <boost/json.hpp>
-
-#include <set>
 
 namespace cli {
 namespace json = boost::json;
@@ -65,8 +65,8 @@ os::awaitable<Answer> ask_box(Context& context, std::string box, bool only_if_ru
   co_return answer;
 }
 
-void add_rows(std::vector<Row>& rows, const std::string& box, const std::vector<Entry>& entries, const Answer& answer,
-              std::vector<Entry>& gone) {
+void add_rows(std::vector<Row>& rows, const std::string& box, const std::vector<Entry>& entries,
+              const Answer& answer, std::vector<Entry>& gone) {
   std::set<std::string> recorded;
   for (const auto& entry : entries) {
     if (entry.key.box != box) {
@@ -95,7 +95,8 @@ void add_rows(std::vector<Row>& rows, const std::string& box, const std::vector<
         row.used_at = sandbox.used_at;
       }
     }
-    bool is_gone = answer.reached && !known && entry.state == EntryState::ready && entry.agent == answer.agent;
+    bool is_gone =
+        answer.reached && !known && entry.state == EntryState::ready && entry.agent == answer.agent;
     if (is_gone) {
       gone.push_back(entry);
       continue;
@@ -149,9 +150,11 @@ void print(Output& output, const std::vector<Row>& rows) {
     output.line("No sandboxes found.");
     return;
   }
-  std::vector<std::vector<std::string>> cells = {{"SANDBOX", "STATUS", "BOX", "BRANCH", "PROJECT", "CONFIG"}};
+  std::vector<std::vector<std::string>> cells = {
+      {"SANDBOX", "STATUS", "BOX", "BRANCH", "PROJECT", "CONFIG"}};
   for (const auto& row : rows) {
-    cells.push_back({row.id, row.status + (row.active ? " (busy)" : ""), row.box, row.branch.empty() ? "-" : row.branch, row.project,
+    cells.push_back({row.id, row.status + (row.active ? " (busy)" : ""), row.box,
+                     row.branch.empty() ? "-" : row.branch, row.project,
                      row.config.empty() ? "-" : row.config});
   }
   for (const auto& line : table(cells)) {

@@ -1,19 +1,18 @@
 #include "cli/local_agent.h"
 
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <cerrno>
+#include <chrono>
+
 #include "cli/error.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/process.h"
 #include "protocol/os/wakeup.h"
 #include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
-
-#include <fcntl.h>
-#include <signal.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <chrono>
 
 namespace cli {
 namespace fs = std::filesystem;
@@ -26,7 +25,8 @@ constexpr const char* kAgentProgram = "sandbox-agent";
 constexpr std::size_t kMostBytes = 64 * 1024 * 1024;
 constexpr int kIdleSeconds = 1800;
 constexpr int kAnotherAgent = 75;  // its exit status when one runs already
-// An agent that comes back after a crash first ends what its predecessor left running: that takes up to 7 s.
+// An agent that comes back after a crash first ends what its predecessor left running: that takes
+// up to 7 s.
 constexpr std::chrono::seconds kStartTime{30};
 constexpr std::chrono::milliseconds kRestartTime{500};
 
@@ -70,8 +70,8 @@ std::optional<AgentAddress> read_agent_address(const fs::path& state) {
   const json::value* pid = object.if_contains("PID");
   found.host_key = text_member(object, "HostKey");
   found.agent = text_member(object, "Agent");
-  if (!address || found.host_key.empty() || pid == nullptr || !pid->is_int64() || pid->get_int64() <= 1 ||
-      pid->get_int64() > 0x7fffffff) {
+  if (!address || found.host_key.empty() || pid == nullptr || !pid->is_int64() ||
+      pid->get_int64() <= 1 || pid->get_int64() > 0x7fffffff) {
     return std::nullopt;
   }
   found.address = *address;
@@ -83,8 +83,9 @@ std::optional<AgentAddress> read_agent_address(const fs::path& state) {
 }
 
 fs::path find_agent_program(const Environment& environment) {
-  std::vector<fs::path> places = {environment.program.parent_path() / kAgentProgram,
-                                  environment.program.parent_path().parent_path() / "libexec" / kAgentProgram};
+  std::vector<fs::path> places = {
+      environment.program.parent_path() / kAgentProgram,
+      environment.program.parent_path().parent_path() / "libexec" / kAgentProgram};
   std::string path = environment.get("PATH");
   for (std::size_t at = 0; at <= path.size();) {
     std::size_t end = std::min(path.find(':', at), path.size());
@@ -98,9 +99,11 @@ fs::path find_agent_program(const Environment& environment) {
       return place;
     }
   }
-  throw UserError("agent", "cannot find sandbox-agent: not in " + places[0].parent_path().string() + ", nor in " +
-                               places[1].parent_path().string() + ", nor on PATH",
-                  "Install it beside sandbox, or name another machine's agent with --box HOST:PORT.");
+  throw UserError(
+      "agent",
+      "cannot find sandbox-agent: not in " + places[0].parent_path().string() + ", nor in " +
+          places[1].parent_path().string() + ", nor on PATH",
+      "Install it beside sandbox, or name another machine's agent with --box HOST:PORT.");
 }
 
 std::map<std::string, std::string> agent_environment(const Environment& environment) {
@@ -108,10 +111,12 @@ std::map<std::string, std::string> agent_environment(const Environment& environm
   for (const auto& [name, value] : environment.variables) {
     bool locale = name == "LANG" || name.compare(0, 3, "LC_") == 0;
     bool ours = name.compare(0, 8, "SANDBOX_") == 0 && name != "SANDBOX_USER";
-    bool basic = name == "PATH" || name == "HOME" || name == "USER" || name == "LOGNAME" || name == "SHELL" ||
-                 name == "TZ" || name == "TMPDIR" || name.compare(0, 4, "XDG_") == 0;
+    bool basic = name == "PATH" || name == "HOME" || name == "USER" || name == "LOGNAME" ||
+                 name == "SHELL" || name == "TZ" || name == "TMPDIR" ||
+                 name.compare(0, 4, "XDG_") == 0;
     // What sanitizers are told holds for the programs that they are built into.
-    bool sanitizer = name == "ASAN_OPTIONS" || name == "UBSAN_OPTIONS" || name == "TSAN_OPTIONS" || name == "LSAN_OPTIONS";
+    bool sanitizer = name == "ASAN_OPTIONS" || name == "UBSAN_OPTIONS" || name == "TSAN_OPTIONS" ||
+                     name == "LSAN_OPTIONS";
     if (locale || ours || basic || sanitizer) {
       kept.emplace(name, value);
     }
@@ -128,13 +133,16 @@ void LocalAgent::start(const protocol::ssh::PublicKey& key) {
   auto authorized = os::read_file(paths_.agent() / "authorized_keys", kMostBytes);
   if (!authorized || authorized->find(key.text()) == std::string::npos) {
     os::Spawn authorize;
-    authorize.argv = {program.string(), "authorize", "--state", paths_.agent().string(), "--user", user_name(environment_), key.text()};
+    authorize.argv = {
+        program.string(),        "authorize", "--state", paths_.agent().string(), "--user",
+        user_name(environment_), key.text()};
     authorize.env = agent_environment(environment_);
     authorize.cwd = "/";
     auto output = os::run(std::move(authorize));
     if (!output || !output->exit.ok()) {
       throw UserError("agent", "the local agent does not take this user's key: " +
-                                   (output ? protocol::wire::printable(output->err, 600) : output.error().what));
+                                   (output ? protocol::wire::printable(output->err, 600)
+                                           : output.error().what));
     }
   }
   launch();
@@ -142,13 +150,26 @@ void LocalAgent::start(const protocol::ssh::PublicKey& key) {
 
 void LocalAgent::launch() {
   fs::path program = find_agent_program(environment_);
-  os::Fd log_fd(::open(log().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
+  os::Fd log_fd(
+      ::open(log().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!log_fd) {
-    throw UserError("agent", "cannot write the local agent's log: " + os::errno_failure(errno, log().string()).what);
+    throw UserError("agent", "cannot write the local agent's log: " +
+                                 os::errno_failure(errno, log().string()).what);
   }
   os::Spawn serve;
-  serve.argv = {program.string(), "serve", "--listen", "127.0.0.1:0", "--state", paths_.agent().string(), "--name", kLocalBox,
-                "--slots", "0", "--idle-exit", std::to_string(kIdleSeconds), "--trust-claimed-users"};
+  serve.argv = {program.string(),
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--state",
+                paths_.agent().string(),
+                "--name",
+                kLocalBox,
+                "--slots",
+                "0",
+                "--idle-exit",
+                std::to_string(kIdleSeconds),
+                "--trust-claimed-users"};
   serve.env = agent_environment(environment_);
   serve.cwd = "/";
   serve.stdout_fd = log_fd.get();
@@ -175,8 +196,9 @@ os::awaitable<AgentAddress> LocalAgent::wait(int besides) {
     bool another = ended && *exit_status_ == kAnotherAgent;
     if ((ended && !another) || now() > deadline) {
       std::string why = last_lines(log());
-      throw UserError("agent", std::string("the local agent does not ") + (ended ? "run" : "answer") +
-                                   (why.empty() ? "" : ": " + protocol::wire::printable(why, 600)),
+      throw UserError("agent",
+                      std::string("the local agent does not ") + (ended ? "run" : "answer") +
+                          (why.empty() ? "" : ": " + protocol::wire::printable(why, 600)),
                       "Its log is " + log().string() + ".");
     }
     if (another && now() > next_start) {

@@ -1,18 +1,18 @@
-// The local box's agent: finds out where it listens, and starts it when nobody does. Two processes may do so at once: the
-// agent's own lock lets one live, and both find it.
+// The local box's agent: finds out where it listens, and starts it when nobody does. Two processes
+// may do so at once: the agent's own lock lets one live, and both find it.
 #pragma once
-
-#include "cli/boxes.h"
-#include "cli/environment.h"
-#include "cli/output.h"
-#include "protocol/os/async.h"
-#include "protocol/ssh/key.h"
 
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+
+#include "cli/boxes.h"
+#include "cli/environment.h"
+#include "cli/output.h"
+#include "protocol/os/async.h"
+#include "protocol/ssh/key.h"
 
 namespace cli {
 
@@ -23,7 +23,8 @@ struct AgentAddress {
   std::string agent;
 };
 
-// What agent.json in this state directory says; std::nullopt when there is none, it is damaged or its process has ended.
+// What agent.json in this state directory says; std::nullopt when there is none, it is damaged or
+// its process has ended.
 std::optional<AgentAddress> read_agent_address(const std::filesystem::path& state);
 
 // `sandbox-agent`: beside this program, in ../libexec, on PATH. Throws UserError naming the places.
@@ -39,10 +40,11 @@ class LocalAgent {
 
   // The running agent's address, if one says that it runs.
   std::optional<AgentAddress> running() const { return read_agent_address(paths_.agent()); }
-  // Lets our key in and starts an agent. Comes back at once: it will say its address when it listens. Throws UserError.
+  // Lets our key in and starts an agent. Comes back at once: it will say its address when it
+  // listens. Throws UserError.
   void start(const protocol::ssh::PublicKey& key);
-  // Waits until an agent says that it listens, not the one of process `besides`. Throws UserError with the end of its log
-  // when none does.
+  // Waits until an agent says that it listens, not the one of process `besides`. Throws UserError
+  // with the end of its log when none does.
   protocol::os::awaitable<AgentAddress> wait(int besides);
 
  private:

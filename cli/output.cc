@@ -1,15 +1,14 @@
 #include "cli/output.h"
 
-#include "protocol/os/pty.h"
-#include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
-
 #include <unistd.h>
 
 #include <algorithm>
+#include <boost/json.hpp>
 #include <cerrno>
 #include <cstring>
+
+#include "protocol/os/pty.h"
+#include "protocol/wire/quoting.h"
 
 namespace cli {
 namespace {
@@ -30,8 +29,9 @@ int write_all(int fd, std::string_view text) {
 }
 
 std::size_t code_points(std::string_view text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  }));
 }
 
 }  // namespace
@@ -153,7 +153,8 @@ void Output::trace(std::string_view text) {
 void Output::error(const UserError& error) {
   clear_transient();
   if (options_.json) {
-    if (!options_.stdout_open || write_all(options_.out_fd, boost::json::serialize(error_object(error)) + "\n") != 0) {
+    if (!options_.stdout_open ||
+        write_all(options_.out_fd, boost::json::serialize(error_object(error)) + "\n") != 0) {
       to_stderr("Error: " + std::string(error.what()) + "\n");
     }
     return;

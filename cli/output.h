@@ -1,15 +1,14 @@
-// What the user sees of us: answers on stdout, everything else on stderr. Never the command's own bytes
-// (standard_streams.h). Knows colours, terminals and --json; does not know commands.
+// What the user sees of us: answers on stdout, everything else on stderr. Never the command's own
+// bytes (standard_streams.h). Knows colours, terminals and --json; does not know commands.
 #pragma once
 
-#include "cli/error.h"
-
 #include <boost/json/value.hpp>
-
 #include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "cli/error.h"
 
 namespace cli {
 
@@ -48,7 +47,8 @@ class Output {
   // `Error: …` and the next step on stderr; with --json one {"Error": …} line on stdout.
   void error(const UserError& error);
 
-  // One line that changes in place, on a terminal only; everything else that is written takes it away first.
+  // One line that changes in place, on a terminal only; everything else that is written takes it
+  // away first.
   void transient(std::string_view text);
   void clear_transient();
 

@@ -1,19 +1,18 @@
 #include "cli/program.h"
 
+#include <signal.h>
+
+#include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <memory>
+#include <optional>
+
 #include "cli/command_runs.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/error.h"
 #include "protocol/os/signals.h"
-
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
-
-#include <signal.h>
-
-#include <algorithm>
-#include <memory>
-#include <optional>
 
 namespace cli {
 namespace asio = boost::asio;
@@ -21,12 +20,14 @@ namespace os = protocol::os;
 
 namespace {
 
-constexpr std::size_t kPoolThreads = 8;  // blocked at once: input, output, errors, a pack, a lock, git
+constexpr std::size_t kPoolThreads =
+    8;  // blocked at once: input, output, errors, a pack, a lock, git
 
 OutputOptions output_options(const Environment& environment) {
   OutputOptions options;
   auto end = std::find(environment.arguments.begin(), environment.arguments.end(), "--");
-  options.json = std::find(environment.arguments.begin(), end, "--json") != end;  // errors in the arguments, too
+  options.json = std::find(environment.arguments.begin(), end, "--json") !=
+                 end;  // errors in the arguments, too
   options.no_color = !environment.get("NO_COLOR").empty();
   options.stdout_open = environment.stdout_open;
   options.stdout_is_terminal = environment.stdout_is_terminal;
@@ -45,12 +46,11 @@ ColorChoice color_choice(const Arguments& arguments) {
   if (when == "never") {
     return ColorChoice::never;
   }
-  throw UserError("arguments", "--color takes auto, always or never, not `" + when + "`", {}, kMisuse);
+  throw UserError("arguments", "--color takes auto, always or never, not `" + when + "`", {},
+                  kMisuse);
 }
 
-UserError interrupted(int signal) {
-  return UserError("command", "interrupted", {}, 128 + signal);
-}
+UserError interrupted(int signal) { return UserError("command", "interrupted", {}, 128 + signal); }
 
 os::awaitable<void> deliver(os::executor executor, Signals& signals) {
   os::SignalStream stream(executor, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH});
@@ -97,15 +97,17 @@ int run_command(const ParsedLine& line, const Environment& environment, Output& 
     }
   });
   os::spawn(io.get_executor(), "signals", deliver(io.get_executor(), signals));
-  auto& context = *new Context{environment, paths, line.arguments, output, trace, signals, io.get_executor(), pool, give_up};
-  asio::co_spawn(io, line.command->run(context), [&](const std::exception_ptr& escaped, int result) {
-    if (escaped) {
-      failed = as_user_error(escaped);
-    } else {
-      status = result;
-    }
-    io.stop();
-  });
+  auto& context = *new Context{environment,       paths, line.arguments, output, trace, signals,
+                               io.get_executor(), pool,  give_up};
+  asio::co_spawn(io, line.command->run(context),
+                 [&](const std::exception_ptr& escaped, int result) {
+                   if (escaped) {
+                     failed = as_user_error(escaped);
+                   } else {
+                     status = result;
+                   }
+                   io.stop();
+                 });
   io.run();
   if (failed) {
     output.error(*failed);
@@ -135,7 +137,8 @@ int run(const Environment& environment) {
     }
     if (line.command == nullptr) {
       if (output.json()) {
-        throw UserError("arguments", "no command was given", "`sandbox --help` shows the commands.", kMisuse);
+        throw UserError("arguments", "no command was given", "`sandbox --help` shows the commands.",
+                        kMisuse);
       }
       std::string text = overview();
       text.pop_back();

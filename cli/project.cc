@@ -1,14 +1,14 @@
 #include "cli/project.h"
 
-#include "cli/error.h"
-#include "protocol/os/paths.h"
-#include "protocol/os/process.h"
-
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+
+#include "cli/error.h"
+#include "protocol/os/paths.h"
+#include "protocol/os/process.h"
 
 namespace cli {
 namespace fs = std::filesystem;
@@ -46,8 +46,10 @@ fs::path git_directory(const fs::path& directory) {
   return !found.empty() && ::lstat((found / "HEAD").c_str(), &status) == 0 ? found : fs::path();
 }
 
-// git's answer on stdout, run in the work tree with an environment of its own; empty when it failed.
-std::optional<std::string> ask_git(const fs::path& root, std::vector<std::string> words, const Environment& environment) {
+// git's answer on stdout, run in the work tree with an environment of its own; empty when it
+// failed.
+std::optional<std::string> ask_git(const fs::path& root, std::vector<std::string> words,
+                                   const Environment& environment) {
   protocol::os::Spawn spawn;
   spawn.argv = {"git", "--no-optional-locks", "-C", root.string()};
   spawn.argv.insert(spawn.argv.end(), words.begin(), words.end());
@@ -80,7 +82,8 @@ std::string read_branch(const fs::path& root, const fs::path& git, const Environ
   }
   if (head.compare(0, kRef.size(), kRef) == 0) {
     std::string ref = head.substr(kRef.size());
-    if (ref == "refs/heads/.invalid") {  // the references are in a format that only git itself reads
+    if (ref ==
+        "refs/heads/.invalid") {  // the references are in a format that only git itself reads
       auto answer = ask_git(root, {"symbolic-ref", "-q", "HEAD"}, environment);
       if (answer) {
         ref = answer->substr(0, answer->find('\n'));
@@ -105,7 +108,8 @@ Project find_project(const Environment& environment, const std::string& director
   fs::path start = directory;
   if (!start.is_absolute()) {
     if (!environment.directory) {
-      throw UserError("project", "the current directory no longer exists", "Change to one that does, or name one with --dir.");
+      throw UserError("project", "the current directory no longer exists",
+                      "Change to one that does, or name one with --dir.");
     }
     start = *environment.directory / start;
   }
@@ -116,7 +120,8 @@ Project find_project(const Environment& environment, const std::string& director
     error = std::make_error_code(std::errc::not_a_directory);
   }
   if (error) {
-    throw UserError("project", "cannot use the directory " + start.string() + ": " + error.message(),
+    throw UserError("project",
+                    "cannot use the directory " + start.string() + ": " + error.message(),
                     "Name one that exists with --dir.", kMisuse);
   }
   project.root = project.directory;
@@ -134,7 +139,8 @@ Project find_project(const Environment& environment, const std::string& director
   }
   struct stat status {};
   if (::stat(project.root.c_str(), &status) != 0) {
-    throw UserError("project", "cannot read " + project.root.string() + ": " + std::strerror(errno));
+    throw UserError("project",
+                    "cannot read " + project.root.string() + ": " + std::strerror(errno));
   }
   project.device = status.st_dev;
   project.inode = status.st_ino;
@@ -148,11 +154,13 @@ std::optional<std::string> detached_commit(const std::string& branch) {
   return branch.substr(kDetached.size());
 }
 
-std::vector<std::string> ancestors_of_head(const fs::path& root, const std::vector<std::string>& commits,
+std::vector<std::string> ancestors_of_head(const fs::path& root,
+                                           const std::vector<std::string>& commits,
                                            const Environment& environment) {
   std::vector<std::string> found;
   for (const auto& commit : commits) {
-    bool plain = !commit.empty() && commit.find_first_not_of("0123456789abcdef") == std::string::npos;
+    bool plain =
+        !commit.empty() && commit.find_first_not_of("0123456789abcdef") == std::string::npos;
     if (plain && ask_git(root, {"merge-base", "--is-ancestor", commit, "HEAD"}, environment)) {
       found.push_back(commit);
     }

@@ -1,11 +1,11 @@
-// sandbox pull: brings back results that were not brought back when their command ended. Runs nothing, waits for no lock.
+// sandbox pull: brings back results that were not brought back when their command ended. Runs
+// nothing, waits for no lock.
+#include <boost/json.hpp>
+
 #include "cli/command_runs.h"
 #include "cli/existing.h"
 #include "cli/report.h"
-
 #include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
 
 namespace cli {
 namespace os = protocol::os;
@@ -47,7 +47,8 @@ os::awaitable<int> run_pull(Context& context) {
   if (count == 0 && outcome.all_brought_back() && merged.commits.empty()) {
     output.line("No changes to pull from sandbox.");
   } else {
-    output.line("Pulled " + std::to_string(count) + (count == 1 ? " file" : " files") + " from sandbox" + (count == 0 ? "." : ":"));
+    output.line("Pulled " + std::to_string(count) + (count == 1 ? " file" : " files") +
+                " from sandbox" + (count == 0 ? "." : ":"));
     for (const auto& path : merged.written) {
       output.line("  " + protocol::wire::printable(path));
     }

@@ -1,9 +1,9 @@
 // sandbox push: sends the work tree, under the lock, and runs nothing.
+#include <boost/json.hpp>
+
 #include "cli/command_runs.h"
 #include "cli/existing.h"
 #include "cli/report.h"
-
-#include <boost/json.hpp>
 
 namespace cli {
 namespace os = protocol::os;

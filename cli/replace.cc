@@ -27,7 +27,8 @@ os::awaitable<void> take(Context& context, Old& old, std::int64_t wait, Entry en
     gone = failure;
   }
   if (gone) {
-    bool never_ready = entry.agent.empty() && wire::errc_from_name(gone->failed.code) == wire::Errc::not_found;
+    bool never_ready =
+        entry.agent.empty() && wire::errc_from_name(gone->failed.code) == wire::Errc::not_found;
     if (!never_ready) {
       co_await forget_if_gone(context, *old.client, entry, *gone);
     }
@@ -53,7 +54,8 @@ os::awaitable<void> end(Old& old) {
 
 }  // namespace
 
-os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target, AgentStarter& starter, std::string id) {
+os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target,
+                                        AgentStarter& starter, std::string id) {
   Resolver resolver = make_resolver(context);
   ResolveRequest request = target.request();
   if (!id.empty()) {
@@ -61,7 +63,9 @@ os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target, 
   }
   std::int64_t wait = lock_wait(context.arguments, context.environment, request.key.box);
   auto old = std::make_shared<Old>();
-  auto take_old = [&context, old, wait](Entry entry) { return take(context, *old, wait, std::move(entry)); };
+  auto take_old = [&context, old, wait](Entry entry) {
+    return take(context, *old, wait, std::move(entry));
+  };
   auto end_old = [old] { return end(*old); };
   Replaced replaced = co_await resolver.replace(request, starter, take_old, end_old);
   co_return replaced;

@@ -7,7 +7,10 @@ namespace cli {
 
 using Replaced = Resolver::Replaced;
 
-// `id`: what --id said, after aim_at(); empty: the sandbox of the target. Takes its lock first, so that nobody's command is ended. Throws UserError; nothing has changed when the lock is refused or the box cannot be reached.
-protocol::os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target, AgentStarter& starter, std::string id);
+// `id`: what --id said, after aim_at(); empty: the sandbox of the target. Takes its lock first, so
+// that nobody's command is ended. Throws UserError; nothing has changed when the lock is refused or
+// the box cannot be reached.
+protocol::os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target,
+                                                  AgentStarter& starter, std::string id);
 
 }  // namespace cli

@@ -1,12 +1,11 @@
 #include "cli/report.h"
 
+#include <algorithm>
+#include <boost/json.hpp>
+
 #include "cli/error.h"
 #include "protocol/os/process.h"
 #include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
-
-#include <algorithm>
 
 namespace cli {
 namespace json = boost::json;
@@ -15,7 +14,7 @@ using wire::printable;
 
 namespace {
 
-constexpr std::size_t kNamed = 5;  // of a list of paths
+constexpr std::size_t kNamed = 5;   // of a list of paths
 constexpr std::size_t kLines = 20;  // of one kind
 
 json::array texts(const std::vector<std::string>& values) {
@@ -45,7 +44,8 @@ void add_lines(std::vector<ReportLine>& report, bool warning, std::vector<std::s
     report.push_back({warning, std::move(line)});
   }
   if (more != 0) {
-    report.push_back({warning, "and " + std::to_string(more) + " more like that; --json names them all"});
+    report.push_back(
+        {warning, "and " + std::to_string(more) + " more like that; --json names them all"});
   }
 }
 
@@ -105,19 +105,24 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
   std::vector<ReportLine> report;
   std::vector<std::string> lines;
   for (const auto& left : outcome.left_out) {
-    lines.push_back("left out: " + printable(left.path, 400) + " (" + printable(left.why, 200) + ")");
+    lines.push_back("left out: " + printable(left.path, 400) + " (" + printable(left.why, 200) +
+                    ")");
   }
   add_lines(report, true, std::move(lines));
   if (!outcome.applied.drift.empty()) {
-    report.push_back({true, "the sandbox had changed by itself since the last command; that is kept there as " +
-                                printable(outcome.applied.drift, 200) +
-                                (outcome.applied.drifted.empty() ? "" : ": " + name_files(outcome.applied.drifted))});
+    report.push_back(
+        {true,
+         "the sandbox had changed by itself since the last command; that is kept there as " +
+             printable(outcome.applied.drift, 200) +
+             (outcome.applied.drifted.empty() ? "" : ": " + name_files(outcome.applied.drifted))});
   }
   if (outcome.exited) {
     if (outcome.exited->oom) {
       report.push_back({true, "the command was killed: the box ran out of memory"});
-    } else if (!outcome.exited->signal.empty() && outcome.exited->signal != "PIPE" && outcome.exited->signal != "INT") {
-      report.push_back({false, "sandbox: the command was ended by SIG" + printable(outcome.exited->signal, 20) +
+    } else if (!outcome.exited->signal.empty() && outcome.exited->signal != "PIPE" &&
+               outcome.exited->signal != "INT") {
+      report.push_back({false, "sandbox: the command was ended by SIG" +
+                                   printable(outcome.exited->signal, 20) +
                                    (outcome.exited->core_dumped ? " (core dumped)" : "")});
     }
     lines.clear();
@@ -139,17 +144,21 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
   add_lines(report, false, std::move(lines));
   lines.clear();
   for (const auto& conflict : outcome.merged.conflicts) {
-    lines.push_back("conflict: " + printable(conflict.path, 400) + ": " + printable(conflict.why, 200) + "; yours stays" +
-                    (conflict.saved.empty() ? "" : ", the sandbox's is in " + printable(conflict.saved, 400)));
+    lines.push_back(
+        "conflict: " + printable(conflict.path, 400) + ": " + printable(conflict.why, 200) +
+        "; yours stays" +
+        (conflict.saved.empty() ? "" : ", the sandbox's is in " + printable(conflict.saved, 400)));
   }
   add_lines(report, true, std::move(lines));
   lines.clear();
   for (const auto& refused : outcome.merged.refused) {
-    lines.push_back("not brought back: " + printable(refused.path, 400) + " (" + printable(refused.why, 200) + ")");
+    lines.push_back("not brought back: " + printable(refused.path, 400) + " (" +
+                    printable(refused.why, 200) + ")");
   }
   add_lines(report, true, std::move(lines));
   if (!outcome.not_merged.empty()) {
-    report.push_back({true, "what the command changed could not be brought back: " + printable(outcome.not_merged, 1000) +
+    report.push_back({true, "what the command changed could not be brought back: " +
+                                printable(outcome.not_merged, 1000) +
                                 "; the box keeps it, and `sandbox pull` tries again"});
   }
   return report;

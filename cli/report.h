@@ -1,19 +1,20 @@
 // What a cycle did, for people (lines on stderr) and for programs (JSON). Pure.
 #pragma once
 
-#include "cli/session_client.h"
-
 #include <boost/json/object.hpp>
-
 #include <string>
 #include <vector>
 
+#include "cli/session_client.h"
+
 namespace cli {
 
-// Adds PulledFiles, DeletedFiles, Conflicts, Refused, LeftOut, Commits, Drift, Leftovers, Snapshot ... to an answer.
+// Adds PulledFiles, DeletedFiles, Conflicts, Refused, LeftOut, Commits, Drift, Leftovers, Snapshot
+// ... to an answer.
 void add_outcome(boost::json::object& answer, const CycleOutcome& outcome);
 
-// Lines that name what the user has to know: nothing when all went as wanted and nothing changed here.
+// Lines that name what the user has to know: nothing when all went as wanted and nothing changed
+// here.
 struct ReportLine {
   bool warning = false;
   std::string text;

@@ -1,8 +1,8 @@
 // sandbox reset: ends this project's sandbox and makes a new one.
+#include <boost/json.hpp>
+
 #include "cli/command_runs.h"
 #include "cli/replace.h"
-
-#include <boost/json.hpp>
 
 namespace cli {
 
@@ -12,8 +12,10 @@ protocol::os::awaitable<int> run_reset(Context& context) {
     co_await aim_at(context, target, *id);
   }
   AgentStarter starter(context, target);
-  Replaced replaced = co_await replace_sandbox(context, target, starter, context.arguments.value("id").value_or(""));
-  std::string url = starter.connection() ? starter.connection()->url(replaced.entry.id) : std::string();
+  Replaced replaced = co_await replace_sandbox(context, target, starter,
+                                               context.arguments.value("id").value_or(""));
+  std::string url =
+      starter.connection() ? starter.connection()->url(replaced.entry.id) : std::string();
   if (auto client = starter.take_client()) {
     co_await client->finish();
   }

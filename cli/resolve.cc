@@ -1,11 +1,11 @@
 #include "cli/resolve.h"
 
+#include <algorithm>
+
 #include "cli/project.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
 #include "protocol/os/paths.h"
-
-#include <algorithm>
 
 namespace cli {
 namespace os = protocol::os;
@@ -17,7 +17,9 @@ UserError lock_unusable(const protocol::wire::Failure& failure) {
                    "Make that directory writable, or set SANDBOX_STATE_DIR to one that is.");
 }
 
-std::string branch_text(const Key& key) { return key.branch.empty() ? "" : " on branch " + key.branch; }
+std::string branch_text(const Key& key) {
+  return key.branch.empty() ? "" : " on branch " + key.branch;
+}
 
 Entry fresh_entry(const ResolveRequest& request) {
   Entry entry;
@@ -41,12 +43,15 @@ Entry* choose(LockedStorage& storage, const ResolveRequest& request) {
   }
   Entry* only = nullptr;
   for (auto& entry : storage.entries()) {
-    if (entry.state == EntryState::failed || !entry.key.same_project(request.key) || entry.key.branch != request.key.branch) {
+    if (entry.state == EntryState::failed || !entry.key.same_project(request.key) ||
+        entry.key.branch != request.key.branch) {
       continue;
     }
     if (only != nullptr) {
-      throw UserError("arguments", "this project has several sandboxes" + branch_text(request.key),
-                      "Name the configuration file, or one of them with --id (`sandbox list` shows them).", kMisuse);
+      throw UserError(
+          "arguments", "this project has several sandboxes" + branch_text(request.key),
+          "Name the configuration file, or one of them with --id (`sandbox list` shows them).",
+          kMisuse);
     }
     only = &entry;
   }
@@ -61,7 +66,8 @@ Entry* find_by_id(LockedStorage& storage, const std::string& id) {
   for (auto& entry : storage.entries()) {
     if (id.size() >= 6 && entry.id.compare(0, id.size(), id) == 0) {
       if (only != nullptr) {
-        throw UserError("arguments", "several sandboxes begin with " + id, "Give more digits.", kMisuse);
+        throw UserError("arguments", "several sandboxes begin with " + id, "Give more digits.",
+                        kMisuse);
       }
       only = &entry;
     }
@@ -69,18 +75,26 @@ Entry* find_by_id(LockedStorage& storage, const std::string& id) {
   return only;
 }
 
-Resolver::Resolver(os::executor executor, boost::asio::thread_pool& pool, Output& output, Paths paths)
-    : storage_(paths.storage()), starters_(paths.starters()), executor_(executor), pool_(pool), output_(output) {}
+Resolver::Resolver(os::executor executor, boost::asio::thread_pool& pool, Output& output,
+                   Paths paths)
+    : storage_(paths.storage()),
+      starters_(paths.starters()),
+      executor_(executor),
+      pool_(pool),
+      output_(output) {}
 
 os::awaitable<std::unique_ptr<LockedStorage>> Resolver::lock() {
   std::unique_ptr<LockedStorage> locked;
   locked = storage_.try_lock();
   if (!locked) {
-    WaitingLine waiting(executor_, output_, "waiting for another sandbox command to finish with " + storage_.file().string());
+    WaitingLine waiting(
+        executor_, output_,
+        "waiting for another sandbox command to finish with " + storage_.file().string());
     locked = co_await storage_.lock(executor_);
   }
   if (locked->damaged()) {
-    output_.warn("the storage " + storage_.file().string() + " was damaged; it is kept as " + locked->damaged()->string() +
+    output_.warn("the storage " + storage_.file().string() + " was damaged; it is kept as " +
+                 locked->damaged()->string() +
                  " and a fresh one was begun. `sandbox list` shows what the boxes know of.");
   }
   co_return locked;
@@ -103,7 +117,8 @@ std::optional<os::FileLock> Resolver::try_lock_starter(const Key& key) {
 
 os::awaitable<os::FileLock> Resolver::lock_starter(const Key& key) {
   std::filesystem::path file = starter_file(key);
-  WaitingLine waiting(executor_, output_, "waiting for the process that is starting this project's sandbox");
+  WaitingLine waiting(executor_, output_,
+                      "waiting for the process that is starting this project's sandbox");
   auto lock = co_await os::FileLock::lock_async(executor_, file, os::FileLock::Kind::exclusive);
   if (!lock) {
     throw lock_unusable(lock.error());
@@ -152,7 +167,8 @@ os::awaitable<Entry> Resolver::make(Entry entry, SandboxStarter& starter) {
   }
   if (!wanted) {
     co_await starter.abandon(entry);
-    throw UserError("setup", "the sandbox was stopped while it was being made", "Start again when you want one.");
+    throw UserError("setup", "the sandbox was stopped while it was being made",
+                    "Start again when you want one.");
   }
   co_return entry;
 }
@@ -171,11 +187,13 @@ os::awaitable<Resolved> Resolver::resolve(ResolveRequest request, SandboxStarter
       co_return found;
     }
     if (entry != nullptr && entry->state == EntryState::failed && waited) {
-      throw UserError("setup", "the process that was starting this sandbox failed: " + entry->failure);
+      throw UserError("setup",
+                      "the process that was starting this sandbox failed: " + entry->failure);
     }
     if (!request.make && (entry == nullptr || entry->state == EntryState::failed)) {
-      throw UserError("project", "there is no sandbox for " + request.key.project + branch_text(request.key),
-                      "`sandbox start` makes one, `sandbox list` shows those there are; --id names one.");
+      throw UserError(
+          "project", "there is no sandbox for " + request.key.project + branch_text(request.key),
+          "`sandbox start` makes one, `sandbox list` shows those there are; --id names one.");
     }
     if (!starting) {
       auto tried = try_lock_starter(request.key);
@@ -213,9 +231,10 @@ os::awaitable<Resolved> Resolver::resolve(ResolveRequest request, SandboxStarter
   }
 }
 
-os::awaitable<Resolver::Replaced> Resolver::replace(ResolveRequest request, SandboxStarter& starter,
-                                                    std::function<os::awaitable<void>(Entry)> take_old,
-                                                    std::function<os::awaitable<void>()> end_old) {
+os::awaitable<Resolver::Replaced> Resolver::replace(
+    ResolveRequest request, SandboxStarter& starter,
+    std::function<os::awaitable<void>(Entry)> take_old,
+    std::function<os::awaitable<void>()> end_old) {
   // The starter lock belongs to the key that the entry has, which is known only after a look.
   {
     auto storage = co_await lock();
@@ -278,8 +297,8 @@ os::awaitable<void> Resolver::adopt_detached(const Key& wanted, Ancestors ancest
   auto candidates = [&key](LockedStorage& storage) {
     std::vector<Entry> found;
     for (const auto& entry : storage.entries()) {
-      if (entry.key.same_project(key) && entry.key.config == key.config && entry.state == EntryState::ready &&
-          detached_commit(entry.key.branch)) {
+      if (entry.key.same_project(key) && entry.key.config == key.config &&
+          entry.state == EntryState::ready && detached_commit(entry.key.branch)) {
         found.push_back(entry);
       }
     }
@@ -303,16 +322,19 @@ os::awaitable<void> Resolver::adopt_detached(const Key& wanted, Ancestors ancest
   }
   auto work = [ancestors = std::move(ancestors), commits] { return ancestors(commits); };
   std::vector<std::string> behind = co_await os::offload(pool_, std::move(work));
-  std::sort(stored.begin(), stored.end(), [](const Entry& a, const Entry& b) { return a.used_at > b.used_at; });
+  std::sort(stored.begin(), stored.end(),
+            [](const Entry& a, const Entry& b) { return a.used_at > b.used_at; });
   auto best = std::find_if(stored.begin(), stored.end(), [&behind](const Entry& entry) {
-    return std::find(behind.begin(), behind.end(), *detached_commit(entry.key.branch)) != behind.end();
+    return std::find(behind.begin(), behind.end(), *detached_commit(entry.key.branch)) !=
+           behind.end();
   });
   if (best == stored.end()) {
     co_return;
   }
   auto storage = co_await lock();
   Entry* entry = storage->find_id(best->id);
-  if (entry != nullptr && entry->key == best->key && entry->state == EntryState::ready && storage->find(key) == nullptr) {
+  if (entry != nullptr && entry->key == best->key && entry->state == EntryState::ready &&
+      storage->find(key) == nullptr) {
     entry->key = key;
     storage->save();
   }

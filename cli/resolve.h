@@ -1,9 +1,18 @@
-// From a key to a sandbox: finds the entry in the storage, or makes the sandbox, once, however many ask at the same moment.
+// From a key to a sandbox: finds the entry in the storage, or makes the sandbox, once, however many
+// ask at the same moment.
 //
-// Two locks, never nested: the storage's flock around each read-modify-write, and one starter lock per key, held by whoever
-// makes that sandbox for as long as it takes. Both die with their holder: a killed starter leaves a *starting* entry, and the
-// next one goes on with the same id. Knows storage and locks; how a sandbox is made is SandboxStarter's business.
+// Two locks, never nested: the storage's flock around each read-modify-write, and one starter lock
+// per key, held by whoever makes that sandbox for as long as it takes. Both die with their holder:
+// a killed starter leaves a *starting* entry, and the next one goes on with the same id. Knows
+// storage and locks; how a sandbox is made is SandboxStarter's business.
 #pragma once
+
+#include <boost/asio/thread_pool.hpp>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "cli/environment.h"
 #include "cli/error.h"
@@ -11,19 +20,12 @@
 #include "cli/storage.h"
 #include "protocol/os/async.h"
 
-#include <boost/asio/thread_pool.hpp>
-
-#include <functional>
-#include <memory>
-#include <optional>
-#include <string>
-#include <vector>
-
 namespace cli {
 
 // The start failed for good. `ended`: nothing of it is left on the box.
 struct StartFailed : std::runtime_error {
-  StartFailed(UserError why, bool nothing_left) : std::runtime_error(why.what()), error(std::move(why)), ended(nothing_left) {}
+  StartFailed(UserError why, bool nothing_left)
+      : std::runtime_error(why.what()), error(std::move(why)), ended(nothing_left) {}
   UserError error;
   bool ended;
 };
@@ -31,8 +33,8 @@ struct StartFailed : std::runtime_error {
 class SandboxStarter {
  public:
   virtual ~SandboxStarter() = default;
-  // Makes the sandbox with this entry's id, or goes on making it: idempotent. Ends those in entry.ending first.
-  // Returns the agent's id. Throws StartFailed or UserError.
+  // Makes the sandbox with this entry's id, or goes on making it: idempotent. Ends those in
+  // entry.ending first. Returns the agent's id. Throws StartFailed or UserError.
   virtual protocol::os::awaitable<std::string> start(const Entry& entry) = 0;
   // Ends what start() has made: nobody wants it any more. Best effort.
   virtual protocol::os::awaitable<void> abandon(const Entry& entry) = 0;
@@ -40,9 +42,10 @@ class SandboxStarter {
 
 struct ResolveRequest {
   Key key;
-  bool config_named = false;  // otherwise, and without a default file, the branch's only sandbox will do
-  bool make = true;           // false: one that is not there is an error
-  bool wait = true;           // false: one that another process is starting is returned as it is
+  bool config_named =
+      false;         // otherwise, and without a default file, the branch's only sandbox will do
+  bool make = true;  // false: one that is not there is an error
+  bool wait = true;  // false: one that another process is starting is returned as it is
   std::string config_digest;
 };
 
@@ -53,10 +56,13 @@ struct Resolved {
 
 class Resolver {
  public:
-  // `ancestors`: of these commits, those that HEAD descends from (project.h); called on a pool thread.
-  using Ancestors = std::function<std::vector<std::string>(const std::vector<std::string>& commits)>;
+  // `ancestors`: of these commits, those that HEAD descends from (project.h); called on a pool
+  // thread.
+  using Ancestors =
+      std::function<std::vector<std::string>(const std::vector<std::string>& commits)>;
 
-  Resolver(protocol::os::executor executor, boost::asio::thread_pool& pool, Output& output, Paths paths);
+  Resolver(protocol::os::executor executor, boost::asio::thread_pool& pool, Output& output,
+           Paths paths);
 
   // The storage, locked. Says so when that takes long; says where a damaged file was put.
   protocol::os::awaitable<std::unique_ptr<LockedStorage>> lock();
@@ -67,20 +73,23 @@ class Resolver {
   // Throws UserError.
   protocol::os::awaitable<Resolved> resolve(ResolveRequest request, SandboxStarter& starter);
 
-  // Replaces a sandbox by a new one. `take_old` makes sure, before anything is changed, that nobody uses the old one; `end_old`
-  // ends it once the storage names the new one. Both are called at most once, when there is an old one.
+  // Replaces a sandbox by a new one. `take_old` makes sure, before anything is changed, that nobody
+  // uses the old one; `end_old` ends it once the storage names the new one. Both are called at most
+  // once, when there is an old one.
   struct Replaced {
     std::string old_id;  // empty: there was none
     Entry entry;
   };
-  protocol::os::awaitable<Replaced> replace(ResolveRequest request, SandboxStarter& starter,
-                                            std::function<protocol::os::awaitable<void>(Entry)> take_old,
-                                            std::function<protocol::os::awaitable<void>()> end_old);
+  protocol::os::awaitable<Replaced> replace(
+      ResolveRequest request, SandboxStarter& starter,
+      std::function<protocol::os::awaitable<void>(Entry)> take_old,
+      std::function<protocol::os::awaitable<void>()> end_old);
 
   // That agent says that this sandbox is gone: the entry is deleted if it still is the same one.
   protocol::os::awaitable<void> forget(const std::string& id, const std::string& agent);
 
-  // An entry of `detached@<commit>` goes on as the one of `key` when HEAD has moved on from that commit.
+  // An entry of `detached@<commit>` goes on as the one of `key` when HEAD has moved on from that
+  // commit.
   protocol::os::awaitable<void> adopt_detached(const Key& key, Ancestors ancestors);
 
  private:
@@ -96,7 +105,8 @@ class Resolver {
 // The entry that a request means; nullptr: none. Throws UserError when several could be meant.
 Entry* choose(LockedStorage& storage, const ResolveRequest& request);
 
-// The entry with this id, or with this beginning of an id if it is the only one (6 digits at least).
+// The entry with this id, or with this beginning of an id if it is the only one (6 digits at
+// least).
 Entry* find_by_id(LockedStorage& storage, const std::string& id);
 
 }  // namespace cli

@@ -1,10 +1,10 @@
 #include "cli/session.h"
 
-#include "cli/error.h"
-
 #include <deque>
 #include <map>
 #include <optional>
+
+#include "cli/error.h"
 
 namespace cli {
 namespace wire = protocol::wire;
@@ -15,8 +15,14 @@ constexpr std::chrono::seconds kFinishTime{2};
 }
 
 struct Session::State {
-  State(os::executor ex, std::unique_ptr<os::ByteStream> stream, Trace& tracer, std::string peer_name)
-      : executor(ex), frames(ex, std::move(stream)), trace(&tracer), peer(std::move(peer_name)), news(ex), beat(ex) {}
+  State(os::executor ex, std::unique_ptr<os::ByteStream> stream, Trace& tracer,
+        std::string peer_name)
+      : executor(ex),
+        frames(ex, std::move(stream)),
+        trace(&tracer),
+        peer(std::move(peer_name)),
+        news(ex),
+        beat(ex) {}
 
   void fail(std::string why) {
     if (!failed) {
@@ -85,7 +91,8 @@ struct Session::State {
     }
   }
 
-  static os::awaitable<void> heartbeat(std::shared_ptr<State> self, std::chrono::milliseconds period) {
+  static os::awaitable<void> heartbeat(std::shared_ptr<State> self,
+                                       std::chrono::milliseconds period) {
     while (!self->failed) {
       bool woken = co_await self->beat.wait_until(std::chrono::steady_clock::now() + period);
       if (!woken && !self->failed) {
@@ -108,7 +115,8 @@ struct Session::State {
   bool beating = false;
 };
 
-Session::Session(os::executor executor, std::unique_ptr<os::ByteStream> stream, Trace& trace, std::string peer)
+Session::Session(os::executor executor, std::unique_ptr<os::ByteStream> stream, Trace& trace,
+                 std::string peer)
     : state_(std::make_shared<State>(executor, std::move(stream), trace, std::move(peer))) {
   os::spawn(executor, "session reader", State::pump(state_));
 }
@@ -122,7 +130,8 @@ void Session::send(std::uint32_t request, const wire::Message& message) {
   state_->frames.send(request, message);
 }
 
-os::awaitable<std::optional<Session::Incoming>> Session::next_until(std::chrono::steady_clock::time_point deadline) {
+os::awaitable<std::optional<Session::Incoming>> Session::next_until(
+    std::chrono::steady_clock::time_point deadline) {
   auto state = state_;
   while (state->inbox.empty() && !state->failed) {
     bool woken = co_await state->news.wait_until(deadline);
@@ -140,8 +149,9 @@ os::awaitable<Session::Incoming> Session::next() {
     co_await state->news.wait();
   }
   if (state->inbox.empty()) {
-    throw UserError("box", "lost the connection to " + state->peer + ": " + *state->failed,
-                    "What the command had changed there is kept; `sandbox pull` brings it once it has ended.");
+    throw UserError(
+        "box", "lost the connection to " + state->peer + ": " + *state->failed,
+        "What the command had changed there is kept; `sandbox pull` brings it once it has ended.");
   }
   Incoming incoming = std::move(state->inbox.front());
   state->inbox.pop_front();
@@ -173,7 +183,8 @@ void Session::start_heartbeat(std::chrono::seconds ttl) {
     return;
   }
   state_->beating = true;
-  os::spawn(state_->executor, "heartbeat", State::heartbeat(state_, std::chrono::milliseconds(ttl) / 3));
+  os::spawn(state_->executor, "heartbeat",
+            State::heartbeat(state_, std::chrono::milliseconds(ttl) / 3));
 }
 
 os::FrameStream& Session::frames() { return state_->frames; }

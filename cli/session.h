@@ -1,17 +1,18 @@
-// One session channel: sends messages, and sorts what comes back into messages (next) and bulk streams (bulk). Reads all
-// the time, so that credit arrives. Knows the frames, not their order: session_client.h does.
+// One session channel: sends messages, and sorts what comes back into messages (next) and bulk
+// streams (bulk). Reads all the time, so that credit arrives. Knows the frames, not their order:
+// session_client.h does.
 #pragma once
-
-#include "cli/bulk_queue.h"
-#include "cli/trace.h"
-#include "protocol/os/byte_stream.h"
-#include "protocol/os/frame_stream.h"
 
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+
+#include "cli/bulk_queue.h"
+#include "cli/trace.h"
+#include "protocol/os/byte_stream.h"
+#include "protocol/os/frame_stream.h"
 
 namespace cli {
 
@@ -23,7 +24,8 @@ class Session {
   };
 
   // `peer` names the box in errors.
-  Session(protocol::os::executor executor, std::unique_ptr<protocol::os::ByteStream> stream, Trace& trace, std::string peer);
+  Session(protocol::os::executor executor, std::unique_ptr<protocol::os::ByteStream> stream,
+          Trace& trace, std::string peer);
   ~Session();  // closes
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -31,10 +33,12 @@ class Session {
   std::uint32_t new_request();
   void send(std::uint32_t request, const protocol::wire::Message& message);
 
-  // The next message, oldest first. Throws UserError when the other side has gone or talks nonsense.
+  // The next message, oldest first. Throws UserError when the other side has gone or talks
+  // nonsense.
   protocol::os::awaitable<Incoming> next();
   // The same; std::nullopt when the deadline came first.
-  protocol::os::awaitable<std::optional<Incoming>> next_until(std::chrono::steady_clock::time_point deadline);
+  protocol::os::awaitable<std::optional<Incoming>> next_until(
+      std::chrono::steady_clock::time_point deadline);
   // The stream of that kind and request, made on first use; kept until drop().
   std::shared_ptr<BulkQueue> bulk(protocol::wire::FrameKind kind, std::uint32_t request);
   // Forgets a request's streams, both ways.

@@ -1,17 +1,16 @@
 #include "cli/session_client.h"
 
-#include "cli/error.h"
-#include "cli/waiting_line.h"
-#include "protocol/os/offload.h"
-#include "protocol/wire/quoting.h"
-
+#include <array>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
-
-#include <array>
 #include <utility>
+
+#include "cli/error.h"
+#include "cli/waiting_line.h"
+#include "protocol/os/offload.h"
+#include "protocol/wire/quoting.h"
 
 namespace cli {
 namespace asio = boost::asio;
@@ -37,11 +36,13 @@ void append(MergeReport& all, MergeReport one) {
 }
 
 UserError out_of_step(const std::string& peer, const std::string& what) {
-  return UserError("agent", peer + " broke the protocol: " + what, "Are both programs of the same version? `sandbox version` shows this one's.");
+  return UserError("agent", peer + " broke the protocol: " + what,
+                   "Are both programs of the same version? `sandbox version` shows this one's.");
 }
 
 std::vector<std::string> haves_of(const Prepared& prepared) {
-  return prepared.base.empty() ? std::vector<std::string>() : std::vector<std::string>{prepared.base};
+  return prepared.base.empty() ? std::vector<std::string>()
+                               : std::vector<std::string>{prepared.base};
 }
 
 // Whether a message can be sent: one that is too large is encoded as another.
@@ -62,8 +63,9 @@ Prepared prepare(Origin& origin, const std::string& sandbox) {
   prepared.merged = origin.merged(sandbox);  // before the scan: see the header
   auto snapshot = origin.snapshot();
   if (!snapshot) {
-    throw UserError("sync", "cannot take a snapshot of the work tree: " + snapshot.error().what,
-                    snapshot.error().code == wire::Errc::no_space ? "Free some space on that disk." : "");
+    throw UserError(
+        "sync", "cannot take a snapshot of the work tree: " + snapshot.error().what,
+        snapshot.error().code == wire::Errc::no_space ? "Free some space on that disk." : "");
   }
   prepared.snapshot = std::move(*snapshot);
   return prepared;
@@ -95,7 +97,8 @@ struct PackWriter {
 };
 
 os::awaitable<void> write_pack(asio::thread_pool* pool, std::shared_ptr<Origin> origin,
-                               std::shared_ptr<const Prepared> prepared, std::vector<std::string> haves, os::Fd out,
+                               std::shared_ptr<const Prepared> prepared,
+                               std::vector<std::string> haves, os::Fd out,
                                std::shared_ptr<PackWriter> writer) {
   auto work = [origin = std::move(origin), prepared = std::move(prepared), haves = std::move(haves),
                out = std::move(out)]() mutable -> wire::result<void> {
@@ -116,10 +119,9 @@ os::awaitable<void> write_pack(asio::thread_pool* pool, std::shared_ptr<Origin> 
 
 }  // namespace
 
-std::shared_ptr<SessionClient::Steps> SessionClient::begin_steps(std::uint32_t request, std::shared_ptr<Origin> origin,
-                                                                 std::shared_ptr<const Prepared> prepared,
-                                                                 std::vector<std::string> haves,
-                                                                 const std::optional<wire::Exec>& exec) {
+std::shared_ptr<SessionClient::Steps> SessionClient::begin_steps(
+    std::uint32_t request, std::shared_ptr<Origin> origin, std::shared_ptr<const Prepared> prepared,
+    std::vector<std::string> haves, const std::optional<wire::Exec>& exec) {
   auto steps = std::make_shared<Steps>(executor_);
   steps->request = request;
   steps->origin = std::move(origin);
@@ -130,8 +132,9 @@ std::shared_ptr<SessionClient::Steps> SessionClient::begin_steps(std::uint32_t r
   return steps;
 }
 
-os::awaitable<void> SessionClient::send_steps(std::shared_ptr<Session> session, asio::thread_pool* pool,
-                                              os::executor executor, std::shared_ptr<Steps> steps) {
+os::awaitable<void> SessionClient::send_steps(std::shared_ptr<Session> session,
+                                              asio::thread_pool* pool, os::executor executor,
+                                              std::shared_ptr<Steps> steps) {
   wire::SyncStart start = steps->prepared->snapshot.sync;
   start.base = steps->haves.empty() ? std::string() : steps->haves.front();
   start.merged = steps->prepared->merged;
@@ -143,13 +146,16 @@ os::awaitable<void> SessionClient::send_steps(std::shared_ptr<Session> session, 
     steps->failure = "its references and the ignore rules outside of it are more than 1 MiB";
   } else if (pipe) {
     auto writer = std::make_shared<PackWriter>(executor);
-    os::spawn(executor, "pack", write_pack(pool, steps->origin, steps->prepared, steps->haves, std::move(pipe->write), writer));
+    os::spawn(executor, "pack",
+              write_pack(pool, steps->origin, steps->prepared, steps->haves, std::move(pipe->write),
+                         writer));
     {
       auto reader = adopt(executor, std::move(pipe->read));
       std::vector<char> buffer(wire::kMaxBulkBytes);
       for (;;) {
         boost::system::error_code error;
-        std::size_t got = co_await reader.async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
+        std::size_t got = co_await reader.async_read_some(
+            asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
         if (error || got == 0 || steps->cancelled) {
           break;
         }
@@ -207,8 +213,9 @@ struct SessionClient::Running {
   bool broken_pipe_told = false;
   os::Wakeup ended;
 
-  static os::awaitable<void> copy_out(std::shared_ptr<Running> self, std::shared_ptr<Session> session,
-                                      std::uint32_t request, wire::FrameKind kind, CommandStreams* streams) {
+  static os::awaitable<void> copy_out(std::shared_ptr<Running> self,
+                                      std::shared_ptr<Session> session, std::uint32_t request,
+                                      wire::FrameKind kind, CommandStreams* streams) {
     auto queue = session->bulk(kind, request);
     bool writable = true;
     for (;;) {
@@ -231,8 +238,9 @@ struct SessionClient::Running {
     self->ended.notify();
   }
 
-  static os::awaitable<void> copy_in(std::shared_ptr<Running> self, std::shared_ptr<Session> session,
-                                     std::uint32_t request, CommandStreams* streams) {
+  static os::awaitable<void> copy_in(std::shared_ptr<Running> self,
+                                     std::shared_ptr<Session> session, std::uint32_t request,
+                                     CommandStreams* streams) {
     for (;;) {
       std::optional<std::string> bytes = co_await streams->read_input();
       if (!bytes) {
@@ -251,8 +259,8 @@ struct SessionClient::Running {
 
 // ---- results ---------------------------------------------------------------------------------
 
-os::awaitable<void> SessionClient::receive(std::shared_ptr<Origin> origin, std::uint32_t request, wire::Result result,
-                                           CycleOutcome& outcome) {
+os::awaitable<void> SessionClient::receive(std::shared_ptr<Origin> origin, std::uint32_t request,
+                                           wire::Result result, CycleOutcome& outcome) {
   auto queue = session_->bulk(wire::FrameKind::result_pack, request);
   outcome.left_out.insert(outcome.left_out.end(), result.left_out.begin(), result.left_out.end());
   auto pipe = os::make_pipe();
@@ -267,7 +275,8 @@ os::awaitable<void> SessionClient::receive(std::shared_ptr<Origin> origin, std::
     os::Wakeup ended;
   };
   auto reading = std::make_shared<Reading>(executor_);
-  auto read = [](asio::thread_pool* pool, std::shared_ptr<Origin> to, os::Fd in, std::shared_ptr<Reading> state) -> os::awaitable<void> {
+  auto read = [](asio::thread_pool* pool, std::shared_ptr<Origin> to, os::Fd in,
+                 std::shared_ptr<Reading> state) -> os::awaitable<void> {
     auto work = [to, in = std::move(in)]() mutable -> wire::result<void> {
       return to->read_pack(std::move(in), wire::kMaxPackBytes);
     };
@@ -294,7 +303,8 @@ os::awaitable<void> SessionClient::receive(std::shared_ptr<Origin> origin, std::
       }
       if (open) {
         boost::system::error_code error;
-        co_await asio::async_write(writer, asio::buffer(*bytes), asio::redirect_error(asio::use_awaitable, error));
+        co_await asio::async_write(writer, asio::buffer(*bytes),
+                                   asio::redirect_error(asio::use_awaitable, error));
         open = !error;
       }
       session_->frames().consumed(wire::FrameKind::result_pack, request, bytes->size());
@@ -319,7 +329,8 @@ os::awaitable<void> SessionClient::receive(std::shared_ptr<Origin> origin, std::
 
 // ---- the session itself ------------------------------------------------------------------------
 
-SessionClient::SessionClient(os::executor executor, asio::thread_pool& pool, std::unique_ptr<Session> session, Output& output)
+SessionClient::SessionClient(os::executor executor, asio::thread_pool& pool,
+                             std::unique_ptr<Session> session, Output& output)
     : executor_(executor), pool_(pool), session_(std::move(session)), output_(output) {}
 
 SessionClient::~SessionClient() {
@@ -346,14 +357,17 @@ void SessionClient::on_session_message(const wire::Message& message) {
       check_bound_(*bound);
     }
   } else if (const auto* failed = std::get_if<wire::Failed>(&message)) {
-    bool ended = failed->step == "session";  // the agent takes leave; the sandbox may have been ended
+    bool ended =
+        failed->step == "session";  // the agent takes leave; the sandbox may have been ended
     bool ran = phase_ == Phase::running || phase_ == Phase::after;
     if (!ended || (wire::errc_from_name(failed->code) == wire::Errc::gone && !ran)) {
       throw BindFailed(*failed);
     }
-    throw UserError("agent", session_->peer() + " ended the session: " + wire::printable(failed->message, 400),
-                    ran ? "What the command had changed is kept on the box while the sandbox is there; `sandbox pull` brings it."
-                        : "");
+    throw UserError(
+        "agent", session_->peer() + " ended the session: " + wire::printable(failed->message, 400),
+        ran ? "What the command had changed is kept on the box while the sandbox is there; "
+              "`sandbox pull` brings it."
+            : "");
   } else if (const auto* notice = std::get_if<wire::Notice>(&message)) {
     output_.note("sandbox: " + notice->text);
   }
@@ -372,7 +386,8 @@ os::awaitable<wire::Message> SessionClient::ask(const wire::Message& question) {
   session_->send(0, question);
   for (;;) {
     auto incoming = co_await session_->next();
-    if (std::holds_alternative<wire::Bound>(incoming.message) && !std::holds_alternative<wire::Ready>(question)) {
+    if (std::holds_alternative<wire::Bound>(incoming.message) &&
+        !std::holds_alternative<wire::Ready>(question)) {
       on_session_message(incoming.message);
       continue;
     }
@@ -387,7 +402,9 @@ os::awaitable<wire::Message> SessionClient::ask(const wire::Message& question) {
 }
 
 os::awaitable<Prepared> SessionClient::prepare_again(std::shared_ptr<Origin> origin) {
-  auto work = [origin = std::move(origin), sandbox = sandbox_] { return prepare(*origin, sandbox); };
+  auto work = [origin = std::move(origin), sandbox = sandbox_] {
+    return prepare(*origin, sandbox);
+  };
   Prepared prepared = co_await os::offload(pool_, std::move(work));
   co_return prepared;
 }
@@ -404,8 +421,9 @@ struct SessionClient::Flight {
   std::optional<WaitingLine> waiting;
   bool stale = false;
   bool finished = false;
-  bool again = false;                            // send the steps under a new request number
-  std::optional<std::vector<std::string>> haves;  // what the box has, when it said so: the snapshot is still good
+  bool again = false;  // send the steps under a new request number
+  std::optional<std::vector<std::string>>
+      haves;  // what the box has, when it said so: the snapshot is still good
   int attempts = 1;
   std::optional<std::chrono::steady_clock::time_point> deadline;
   CycleOutcome outcome;
@@ -425,7 +443,8 @@ os::awaitable<void> SessionClient::send_again(Flight& flight) {
   flight.haves.reset();
   flight.again = false;
   flight.request = session_->new_request();
-  flight.steps = begin_steps(flight.request, flight.origin, flight.prepared, std::move(haves), flight.cycle.exec);
+  flight.steps = begin_steps(flight.request, flight.origin, flight.prepared, std::move(haves),
+                             flight.cycle.exec);
 }
 
 void SessionClient::start_streams(Flight& flight) {
@@ -438,8 +457,10 @@ void SessionClient::start_streams(Flight& flight) {
   streams->begin();
   auto running = flight.running;
   running->copying += 2;
-  os::spawn(executor_, "stdout", Running::copy_out(running, session_, flight.request, wire::FrameKind::output, streams));
-  os::spawn(executor_, "stderr", Running::copy_out(running, session_, flight.request, wire::FrameKind::error, streams));
+  os::spawn(executor_, "stdout",
+            Running::copy_out(running, session_, flight.request, wire::FrameKind::output, streams));
+  os::spawn(executor_, "stderr",
+            Running::copy_out(running, session_, flight.request, wire::FrameKind::error, streams));
   if (flight.cycle.exec->interactive_input) {
     ++running->copying;
     os::spawn(executor_, "stdin", Running::copy_in(running, session_, flight.request, streams));
@@ -474,7 +495,8 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
   } else if (const auto* applied = std::get_if<wire::Applied>(&message)) {
     outcome.applied = *applied;
     outcome.snapshot = applied->snapshot;
-    outcome.left_out.insert(outcome.left_out.end(), applied->left_out.begin(), applied->left_out.end());
+    outcome.left_out.insert(outcome.left_out.end(), applied->left_out.begin(),
+                            applied->left_out.end());
     auto keep = [origin = flight.origin, sandbox = sandbox_, snapshot = applied->snapshot] {
       return origin->set_base(sandbox, snapshot);
     };
@@ -497,7 +519,8 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
     if (flight.stale) {
       flight.stale = false;
       if (!outcome.not_merged.empty()) {
-        throw UserError("sync", "cannot bring back what an earlier command changed: " + outcome.not_merged,
+        throw UserError("sync",
+                        "cannot bring back what an earlier command changed: " + outcome.not_merged,
                         "Nothing was run. `sandbox pull` tries again.");
       }
       flight.again = true;
@@ -527,7 +550,8 @@ os::awaitable<void> SessionClient::fly(Flight& flight) {
   if (flight.cycle.lock) {
     session_->send(flight.request, *flight.cycle.lock);
   }
-  flight.steps = begin_steps(flight.request, flight.origin, flight.prepared, haves_of(*flight.prepared), flight.cycle.exec);
+  flight.steps = begin_steps(flight.request, flight.origin, flight.prepared,
+                             haves_of(*flight.prepared), flight.cycle.exec);
   while (!flight.finished) {
     std::optional<Session::Incoming> incoming;
     if (flight.deadline) {
@@ -537,7 +561,8 @@ os::awaitable<void> SessionClient::fly(Flight& flight) {
       incoming = std::move(next);
     }
     if (!incoming) {
-      break;  // it failed, and the agent does not say that the lock is free: closing the session frees it
+      break;  // it failed, and the agent does not say that the lock is free: closing the session
+              // frees it
     }
     if (incoming->request == 0) {
       on_session_message(incoming->message);
@@ -576,10 +601,14 @@ os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, C
   if (escaped && !unbound) {
     session_->close();
   }
-  if (escaped && flight.cycle.streams != nullptr && job_request_ != 0) {
+  if (job_request_ != 0) {  // its end was not told, and that of its streams will not be
     flight.cycle.streams->end();
+    session_->frames().drop(job_request_);
+    session_->bulk(wire::FrameKind::output, job_request_)->cut();
+    session_->bulk(wire::FrameKind::error, job_request_)->cut();
   }
-  while (flight.running->copying > 0) {  // the command's last bytes are still on their way to the user
+  while (flight.running->copying >
+         0) {  // the command's last bytes are still on their way to the user
     co_await flight.running->ended.wait();
   }
   co_await cancel(flight.steps);

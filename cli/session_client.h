@@ -1,25 +1,25 @@
-// The client's side of a request: sends lock, sync, exec and release in one flight and deals with every way that the agent
-// may answer: in line (snapshot again when granted), stale (merge the newer result, snapshot again), missing (send again from
-// what the box has), refused, failed; then merges the result. Order of messages: protocol/WIRE.md, "Requests".
+// The client's side of a request: sends lock, sync, exec and release in one flight and deals with
+// every way that the agent may answer: in line (snapshot again when granted), stale (merge the
+// newer result, snapshot again), missing (send again from what the box has), refused, failed; then
+// merges the result. Order of messages: protocol/WIRE.md, "Requests".
 #pragma once
 
-#include "cli/command_streams.h"
-#include "cli/output.h"
-#include "cli/session.h"
-#include "protocol/sync/origin.h"
-
 #include <boost/asio/thread_pool.hpp>
-
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "cli/command_streams.h"
+#include "cli/output.h"
+#include "cli/session.h"
+#include "protocol/sync/origin.h"
+
 namespace cli {
 
-// A snapshot, and what was known of the sandbox before it was taken: a result that is merged while the scan runs must
-// not be claimed as part of it.
+// A snapshot, and what was known of the sandbox before it was taken: a result that is merged while
+// the scan runs must not be claimed as part of it.
 struct Prepared {
   std::string base;
   std::string merged;
@@ -41,46 +41,53 @@ struct CycleOutcome {
   std::optional<protocol::wire::Exited> exited;
   protocol::wire::Granted granted;
   protocol::wire::Applied applied;
-  std::string snapshot;                             // what ran
-  std::vector<protocol::wire::LeftOut> left_out;    // by the snapshot and by the box
-  protocol::sync::MergeReport merged;               // of all results that came back
-  std::string not_merged;                           // why a result could not be brought back; empty: it could
+  std::string snapshot;                           // what ran
+  std::vector<protocol::wire::LeftOut> left_out;  // by the snapshot and by the box
+  protocol::sync::MergeReport merged;             // of all results that came back
+  std::string not_merged;  // why a result could not be brought back; empty: it could
 
   bool all_brought_back() const { return not_merged.empty() && merged.complete(); }
 };
 
-// bind or create was answered with failed, or the sandbox was ended before anything ran: code `gone`.
+// bind or create was answered with failed, or the sandbox was ended before anything ran: code
+// `gone`.
 struct BindFailed : std::runtime_error {
-  explicit BindFailed(protocol::wire::Failed failure) : std::runtime_error(failure.message), failed(std::move(failure)) {}
+  explicit BindFailed(protocol::wire::Failed failure)
+      : std::runtime_error(failure.message), failed(std::move(failure)) {}
   protocol::wire::Failed failed;
 };
 
 class SessionClient {
  public:
-  SessionClient(protocol::os::executor executor, boost::asio::thread_pool& pool, std::unique_ptr<Session> session,
-                Output& output);
+  SessionClient(protocol::os::executor executor, boost::asio::thread_pool& pool,
+                std::unique_ptr<Session> session, Output& output);
   ~SessionClient();  // closes the session
   SessionClient(const SessionClient&) = delete;
   SessionClient& operator=(const SessionClient&) = delete;
 
-  // Sends bind or create, without waiting for the answer: it is looked at by whatever is called next.
+  // Sends bind or create, without waiting for the answer: it is looked at by whatever is called
+  // next.
   void bind(const protocol::wire::Bind& bind);
   void create(const protocol::wire::Create& create);
   // Returns when bind or create was answered. Throws BindFailed.
   protocol::os::awaitable<protocol::wire::Bound> bound();
   // Called with each answer to bind or create before anything else is done; may throw.
-  void on_bound(std::function<void(const protocol::wire::Bound&)> check) { check_bound_ = std::move(check); }
+  void on_bound(std::function<void(const protocol::wire::Bound&)> check) {
+    check_bound_ = std::move(check);
+  }
 
   // A request on the session itself and its one answer. Throws UserError on failed.
   protocol::os::awaitable<protocol::wire::Message> ask(const protocol::wire::Message& question);
 
-  // One request from lock to release. Throws UserError when the connection is lost or this end cannot go on, BindFailed when the
-  // sandbox is not there.
-  protocol::os::awaitable<CycleOutcome> run(std::shared_ptr<protocol::sync::Origin> origin, Cycle cycle);
+  // One request from lock to release. Throws UserError when the connection is lost or this end
+  // cannot go on, BindFailed when the sandbox is not there.
+  protocol::os::awaitable<CycleOutcome> run(std::shared_ptr<protocol::sync::Origin> origin,
+                                            Cycle cycle);
   // Brings unmerged results, without the lock.
   protocol::os::awaitable<CycleOutcome> pull(std::shared_ptr<protocol::sync::Origin> origin);
   // Takes the lock alone and keeps it. std::nullopt: granted.
-  protocol::os::awaitable<std::optional<protocol::wire::Refused>> lock(const protocol::wire::LockRequested& lock);
+  protocol::os::awaitable<std::optional<protocol::wire::Refused>> lock(
+      const protocol::wire::LockRequested& lock);
 
   // To the running command; nothing when none runs.
   void signal(const std::string& name);
@@ -104,14 +111,19 @@ class SessionClient {
 
   void on_session_message(const protocol::wire::Message& message);
   protocol::os::awaitable<Prepared> prepare_again(std::shared_ptr<protocol::sync::Origin> origin);
-  std::shared_ptr<Steps> begin_steps(std::uint32_t request, std::shared_ptr<protocol::sync::Origin> origin,
-                                     std::shared_ptr<const Prepared> prepared, std::vector<std::string> haves,
+  std::shared_ptr<Steps> begin_steps(std::uint32_t request,
+                                     std::shared_ptr<protocol::sync::Origin> origin,
+                                     std::shared_ptr<const Prepared> prepared,
+                                     std::vector<std::string> haves,
                                      const std::optional<protocol::wire::Exec>& exec);
-  static protocol::os::awaitable<void> send_steps(std::shared_ptr<Session> session, boost::asio::thread_pool* pool,
-                                                  protocol::os::executor executor, std::shared_ptr<Steps> steps);
+  static protocol::os::awaitable<void> send_steps(std::shared_ptr<Session> session,
+                                                  boost::asio::thread_pool* pool,
+                                                  protocol::os::executor executor,
+                                                  std::shared_ptr<Steps> steps);
   protocol::os::awaitable<void> cancel(std::shared_ptr<Steps> steps);
-  protocol::os::awaitable<void> receive(std::shared_ptr<protocol::sync::Origin> origin, std::uint32_t request,
-                                        protocol::wire::Result result, CycleOutcome& outcome);
+  protocol::os::awaitable<void> receive(std::shared_ptr<protocol::sync::Origin> origin,
+                                        std::uint32_t request, protocol::wire::Result result,
+                                        CycleOutcome& outcome);
 
   protocol::os::executor executor_;
   boost::asio::thread_pool& pool_;

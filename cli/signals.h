@@ -29,7 +29,8 @@ class Signals {
 // While it lives, signals go to its handler.
 class SignalScope {
  public:
-  SignalScope(Signals& signals, Signals::Handler handler) : signals_(signals), before_(signals.replace(std::move(handler))) {}
+  SignalScope(Signals& signals, Signals::Handler handler)
+      : signals_(signals), before_(signals.replace(std::move(handler))) {}
   ~SignalScope() { signals_.replace(std::move(before_)); }
   SignalScope(const SignalScope&) = delete;
   SignalScope& operator=(const SignalScope&) = delete;

@@ -1,11 +1,10 @@
 // sandbox ssh-config: a Host block with which stock ssh reaches this project's sandbox.
+#include <boost/json.hpp>
+#include <cctype>
+
 #include "cli/command_runs.h"
 #include "cli/existing.h"
 #include "protocol/os/paths.h"
-
-#include <boost/json.hpp>
-
-#include <cctype>
 
 namespace cli {
 
@@ -15,7 +14,8 @@ namespace {
 std::string plain(const std::string& text) {
   std::string out;
   for (char c : text) {
-    bool keep = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '_' || c == '-';
+    bool keep =
+        std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '_' || c == '-';
     out += keep ? c : '-';
   }
   return out;
@@ -26,7 +26,8 @@ std::string quoted_path(const std::string& path) {
   std::string out;
   for (char c : path) {
     if (c == '"' || c == '\n') {
-      throw UserError("box", "ssh cannot be told of the path " + path, "Set XDG_CONFIG_HOME to one without quotes.");
+      throw UserError("box", "ssh cannot be told of the path " + path,
+                      "Set XDG_CONFIG_HOME to one without quotes.");
     }
     out += c == '%' ? "%%" : std::string(1, c);
   }
@@ -55,15 +56,16 @@ protocol::os::awaitable<int> run_ssh_config(Context& context) {
     host = "sandbox-" + plain(std::filesystem::path(entry.key.project).filename().string()) +
            (entry.key.branch.empty() ? "" : "-" + plain(entry.key.branch));
   } else if (host != plain(host)) {
-    throw UserError("arguments", "--host takes letters, digits and .-_ , not `" + host + "`", {}, kMisuse);
+    throw UserError("arguments", "--host takes letters, digits and .-_ , not `" + host + "`", {},
+                    kMisuse);
   }
-  std::string text = "Host " + host + "\n" +                                        //
-                     "  HostName " + box.address.host + "\n" +                      //
-                     "  Port " + std::to_string(box.address.port) + "\n" +          //
-                     "  User " + entry.id + "\n" +                                  //
+  std::string text = "Host " + host + "\n" +                                //
+                     "  HostName " + box.address.host + "\n" +              //
+                     "  Port " + std::to_string(box.address.port) + "\n" +  //
+                     "  User " + entry.id + "\n" +                          //
                      "  IdentityFile " + quoted_path(context.paths.key().string()) + "\n" +
-                     "  IdentitiesOnly yes\n" +                                     //
-                     "  HostKeyAlias " + alias + "\n" +                             //
+                     "  IdentitiesOnly yes\n" +          //
+                     "  HostKeyAlias " + alias + "\n" +  //
                      "  UserKnownHostsFile " + quoted_path(known_hosts.string()) + "\n" +
                      "  StrictHostKeyChecking yes";
   if (context.output.json()) {

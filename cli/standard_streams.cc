@@ -20,16 +20,20 @@ bool has_input(int fd) {
     return false;
   }
   struct stat status {};
-  bool null = ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
+  bool null =
+      ::fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
   return !null;
 }
 
 StandardStreams::StandardStreams(os::executor executor, Output& output, Options options)
     : output_(output),
       options_(options),
-      in_(os::FdStream::pair(executor, duplicate(options.input), os::Fd(), os::FdStream::Sharing::shared)),
-      out_(os::FdStream::pair(executor, os::Fd(), duplicate(options.output), os::FdStream::Sharing::shared)),
-      error_(os::FdStream::pair(executor, os::Fd(), duplicate(options.error), os::FdStream::Sharing::shared)) {}
+      in_(os::FdStream::pair(executor, duplicate(options.input), os::Fd(),
+                             os::FdStream::Sharing::shared)),
+      out_(os::FdStream::pair(executor, os::Fd(), duplicate(options.output),
+                              os::FdStream::Sharing::shared)),
+      error_(os::FdStream::pair(executor, os::Fd(), duplicate(options.error),
+                                os::FdStream::Sharing::shared)) {}
 
 void StandardStreams::begin() {
   output_.clear_transient();
@@ -49,10 +53,15 @@ void StandardStreams::end() {
   }
 }
 
-os::awaitable<wire::result<void>> StandardStreams::write(wire::FrameKind stream, std::string bytes) {
+os::awaitable<wire::result<void>> StandardStreams::write(wire::FrameKind stream,
+                                                         std::string bytes) {
   output_.clear_transient();
+  wire::result<void> written;
+  if (stream == wire::FrameKind::output && options_.output < 0) {
+    co_return written;
+  }
   auto& to = stream == wire::FrameKind::error ? *error_ : *out_;
-  wire::result<void> written = co_await to.write(std::as_bytes(std::span<const char>(bytes)));
+  written = co_await to.write(std::as_bytes(std::span<const char>(bytes)));
   co_return written;
 }
 

@@ -1,14 +1,14 @@
-// A command's streams on this process's stdin, stdout and stderr. The descriptors are shared with whoever started us, so
-// their flags are not changed.
+// A command's streams on this process's stdin, stdout and stderr. The descriptors are shared with
+// whoever started us, so their flags are not changed.
 #pragma once
+
+#include <memory>
+#include <optional>
 
 #include "cli/command_streams.h"
 #include "cli/output.h"
 #include "protocol/os/fd_stream.h"
 #include "protocol/os/pty.h"
-
-#include <memory>
-#include <optional>
 
 namespace cli {
 
@@ -17,14 +17,15 @@ class StandardStreams : public CommandStreams {
   struct Options {
     bool raw = false;  // a command with a terminal: ours becomes raw while it runs
     int input = 0;     // -1: none
-    int output = 1;    // setup commands: 2
+    int output = 1;    // setup commands: 2; -1: what comes is thrown away
     int error = 2;
   };
   StandardStreams(protocol::os::executor executor, Output& output, Options options);
 
   void begin() override;
   void end() override;
-  protocol::os::awaitable<protocol::wire::result<void>> write(protocol::wire::FrameKind stream, std::string bytes) override;
+  protocol::os::awaitable<protocol::wire::result<void>> write(protocol::wire::FrameKind stream,
+                                                              std::string bytes) override;
   protocol::os::awaitable<std::optional<std::string>> read_input() override;
 
  private:

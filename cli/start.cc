@@ -1,10 +1,10 @@
 // sandbox start: this project's sandbox, made now or found.
+#include <boost/json.hpp>
+
 #include "cli/boxes.h"
 #include "cli/command_runs.h"
 #include "cli/starter.h"
 #include "cli/target.h"
-
-#include <boost/json.hpp>
 
 namespace cli {
 namespace json = boost::json;
@@ -53,15 +53,17 @@ os::awaitable<Found> adopt(Context& context, const Target& target, std::string i
     failed = failure.failed;
   }
   if (failed) {
-    throw UserError("agent", "there is no sandbox " + entry.id + " on the box " + entry.key.box, "`sandbox list` shows them.");
+    throw UserError("agent", "there is no sandbox " + entry.id + " on the box " + entry.key.box,
+                    "`sandbox list` shows them.");
   }
   co_await client->finish();
   Resolver resolver = make_resolver(context);
   auto storage = co_await resolver.lock();
   Entry* here = storage->find(target.key);
   if (here != nullptr && here->id != entry.id && here->state != EntryState::failed) {
-    throw UserError("project", "this project has the sandbox " + here->id + " already",
-                    "`sandbox stop` ends it; or use the other one with exec --id " + entry.id + ".");
+    throw UserError(
+        "project", "this project has the sandbox " + here->id + " already",
+        "`sandbox stop` ends it; or use the other one with exec --id " + entry.id + ".");
   }
   storage->erase(entry.id);
   if (here = storage->find(target.key); here != nullptr) {
@@ -88,7 +90,8 @@ os::awaitable<Found> find_or_make(Context& context, const Target& target) {
   for (int round = 0; round < kMostRounds; ++round) {
     Resolver resolver = make_resolver(context);
     AgentStarter starter(context, target);
-    auto ancestors = [root = target.project.root, environment = &context.environment](const std::vector<std::string>& commits) {
+    auto ancestors = [root = target.project.root,
+                      environment = &context.environment](const std::vector<std::string>& commits) {
       return ancestors_of_head(root, commits, *environment);
     };
     co_await resolver.adopt_detached(target.key, ancestors);
@@ -112,14 +115,16 @@ os::awaitable<Found> find_or_make(Context& context, const Target& target) {
       co_return found;
     }
   }
-  throw UserError("agent", "the sandbox is gone each time that a command comes", "Does something stop it all the time?");
+  throw UserError("agent", "the sandbox is gone each time that a command comes",
+                  "Does something stop it all the time?");
 }
 
 }  // namespace
 
 os::awaitable<int> run_start(Context& context) {
   Target target = find_target(context);
-  lock_wait(context.arguments, context.environment, target.key.box);  // misuse shows before anything is made
+  lock_wait(context.arguments, context.environment,
+            target.key.box);  // misuse shows before anything is made
   Found found;
   if (auto id = context.arguments.value("id")) {
     found = co_await adopt(context, target, *id);
@@ -137,7 +142,9 @@ os::awaitable<int> run_start(Context& context) {
     answer["Box"] = json_text(found.entry.key.box);
     output.json_line(answer);
   } else {
-    std::string what = found.made ? "Started sandbox: " : found.status == "ready" ? "Sandbox is already running: " : "Sandbox is being started by another process: ";
+    std::string what = found.made                ? "Started sandbox: "
+                       : found.status == "ready" ? "Sandbox is already running: "
+                                                 : "Sandbox is being started by another process: ";
     output.line(what + found.entry.id);
     output.line(found.url);
   }

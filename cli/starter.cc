@@ -1,10 +1,10 @@
 #include "cli/starter.h"
 
+#include <signal.h>
+
 #include "cli/standard_streams.h"
 #include "protocol/os/process.h"
 #include "protocol/wire/quoting.h"
-
-#include <signal.h>
 
 namespace cli {
 namespace os = protocol::os;
@@ -13,8 +13,11 @@ namespace wire = protocol::wire;
 namespace {
 
 UserError another_agent(const Entry& entry) {
-  return UserError("agent", "another agent answers for the box " + entry.key.box + " than the one that has this sandbox",
-                   "If the box was set up anew, `sandbox stop --force --id " + entry.id + "` forgets the old sandbox.");
+  return UserError(
+      "agent",
+      "another agent answers for the box " + entry.key.box + " than the one that has this sandbox",
+      "If the box was set up anew, `sandbox stop --force --id " + entry.id +
+          "` forgets the old sandbox.");
 }
 
 // Ctrl+C ends the setup command; that fails, and the start with it.
@@ -36,14 +39,16 @@ Signals::Handler forward_to(SessionClient& client, Context& context) {
 
 }  // namespace
 
-os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Connection& connection, const Entry& entry,
+os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Connection& connection,
+                                                           const Entry& entry,
                                                            const std::string& origin_id) {
   wire::Bind bind;
   bind.sandbox = entry.id;
   bind.origin = origin_id;
   bind.user = user_name(context.environment);
   auto session = co_await connection.open_session(context.trace);
-  auto client = std::make_unique<SessionClient>(context.executor, context.pool, std::move(session), context.output);
+  auto client = std::make_unique<SessionClient>(context.executor, context.pool, std::move(session),
+                                                context.output);
   client->on_bound([entry](const wire::Bound& bound) {
     if (!entry.agent.empty() && bound.agent != entry.agent) {
       throw another_agent(entry);
@@ -53,14 +58,16 @@ os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Con
   co_return client;
 }
 
-os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, const Entry& entry, const BindFailed& failure) {
+os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, const Entry& entry,
+                                   const BindFailed& failure) {
   Entry gone = entry;
   wire::Failed failed = failure.failed;
   if (wire::errc_from_name(failed.code) != wire::Errc::not_found) {
     throw failed_error(failed, gone.key.box);
   }
   if (gone.agent.empty()) {
-    throw UserError("agent", "there is no sandbox " + gone.id + " on the box " + gone.key.box, "`sandbox list` shows them.");
+    throw UserError("agent", "there is no sandbox " + gone.id + " on the box " + gone.key.box,
+                    "`sandbox list` shows them.");
   }
   wire::Message answer = co_await client.ask(wire::InfoRequest{});
   const auto* info = std::get_if<wire::Info>(&answer);
@@ -71,7 +78,8 @@ os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, cons
   co_await resolver.forget(gone.id, gone.agent);
 }
 
-os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& connection, const std::string& id, bool force,
+os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& connection,
+                                              const std::string& id, bool force,
                                               std::string& agent) {
   Entry entry;
   entry.id = id;
@@ -110,7 +118,8 @@ os::awaitable<void> AgentStarter::end_replaced(const Entry& entry) {
     std::string agent;
     auto ended = co_await end_sandbox(context_, *connection_, id, true, agent);
     if (!ended && ended.error().code != wire::Errc::not_found) {
-      throw UserError("agent", "the sandbox " + id + ", which is to be replaced, does not end: " + ended.error().what);
+      throw UserError("agent", "the sandbox " + id + ", which is to be replaced, does not end: " +
+                                   ended.error().what);
     }
   }
 }
@@ -154,14 +163,17 @@ os::awaitable<void> AgentStarter::run_setup_command(const std::string& text) {
     throw UserError("setup", name + " failed: " + error.what(), next);
   }
   if (outcome.exited && !outcome.exited->signal.empty()) {
-    throw UserError("setup", name + " was ended by SIG" + wire::printable(outcome.exited->signal, 20), next);
+    throw UserError("setup",
+                    name + " was ended by SIG" + wire::printable(outcome.exited->signal, 20), next);
   }
   if (outcome.exited && outcome.exited->status != 0) {
-    throw UserError("setup", name + " failed with status " + std::to_string(outcome.exited->status), next);
+    throw UserError("setup", name + " failed with status " + std::to_string(outcome.exited->status),
+                    next);
   }
   if (!outcome.all_brought_back()) {
     context_.output.warn("not all that the setup changed could be brought back" +
-                         (outcome.not_merged.empty() ? std::string() : ": " + outcome.not_merged) + "; `sandbox pull` tries again");
+                         (outcome.not_merged.empty() ? std::string() : ": " + outcome.not_merged) +
+                         "; `sandbox pull` tries again");
   }
 }
 
@@ -198,7 +210,8 @@ os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
   create.config = entry.key.config;
   create.isolation = "none";
   auto session = co_await connection_->open_session(context_.trace);
-  client_ = std::make_unique<SessionClient>(context_.executor, context_.pool, std::move(session), context_.output);
+  client_ = std::make_unique<SessionClient>(context_.executor, context_.pool, std::move(session),
+                                            context_.output);
   client_->create(create);
   wire::Bound bound;
   bool ended = false;
@@ -243,7 +256,8 @@ os::awaitable<void> AgentStarter::abandon(const Entry& entry) {
   if (connection_) {
     std::string agent;
     auto ended = co_await end_sandbox(context_, *connection_, id, true, agent);
-    static_cast<void>(ended);  // it was not wanted, and whoever stopped it has asked for its end already
+    static_cast<void>(
+        ended);  // it was not wanted, and whoever stopped it has asked for its end already
   }
 }
 

@@ -1,14 +1,14 @@
-// Makes a sandbox on a box: creates it, runs the setup commands in it, declares it ready. Idempotent: a start that was cut off is
-// taken up where the agent knows it to be.
+// Makes a sandbox on a box: creates it, runs the setup commands in it, declares it ready.
+// Idempotent: a start that was cut off is taken up where the agent knows it to be.
 #pragma once
+
+#include <memory>
 
 #include "cli/connection.h"
 #include "cli/context.h"
 #include "cli/resolve.h"
 #include "cli/session_client.h"
 #include "cli/target.h"
-
-#include <memory>
 
 namespace cli {
 
@@ -36,17 +36,23 @@ class AgentStarter : public SandboxStarter {
   std::shared_ptr<protocol::sync::Origin> origin_;
 };
 
-// Ends a sandbox on a session of its own. Errc::not_found: the agent does not know it; Errc::busy with who uses it.
-// `agent` gets the id of the agent that answered.
-protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(Context& context, Connection& connection, const std::string& id,
-                                                                  bool force, std::string& agent);
+// Ends a sandbox on a session of its own. Errc::not_found: the agent does not know it; Errc::busy
+// with who uses it. `agent` gets the id of the agent that answered.
+protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(Context& context,
+                                                                  Connection& connection,
+                                                                  const std::string& id, bool force,
+                                                                  std::string& agent);
 
-// A session for the sandbox, with bind sent and not yet answered. The answer is checked to come from the entry's agent.
-protocol::os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Connection& connection, const Entry& entry,
+// A session for the sandbox, with bind sent and not yet answered. The answer is checked to come
+// from the entry's agent.
+protocol::os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context,
+                                                                     Connection& connection,
+                                                                     const Entry& entry,
                                                                      const std::string& origin_id);
 
-// bind was answered with failed: if the entry's own agent says that the sandbox is gone, the entry is forgotten and this
-// returns; everything else is thrown as UserError.
-protocol::os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, const Entry& entry, const BindFailed& failure);
+// bind was answered with failed: if the entry's own agent says that the sandbox is gone, the entry
+// is forgotten and this returns; everything else is thrown as UserError.
+protocol::os::awaitable<void> forget_if_gone(Context& context, SessionClient& client,
+                                             const Entry& entry, const BindFailed& failure);
 
 }  // namespace cli

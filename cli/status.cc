@@ -1,11 +1,11 @@
 // sandbox status: this project's sandbox, who uses it, what runs in it.
+#include <boost/json.hpp>
+
 #include "cli/command_runs.h"
 #include "cli/existing.h"
 #include "cli/starter.h"
 #include "cli/waiting_line.h"
 #include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
 
 namespace cli {
 namespace json = boost::json;
@@ -47,7 +47,8 @@ json::array jobs_json(const std::vector<wire::JobInfo>& jobs) {
   return out;
 }
 
-json::object base_json(const Target& target, const Entry* entry, const std::string& url, const std::string& status) {
+json::object base_json(const Target& target, const Entry* entry, const std::string& url,
+                       const std::string& status) {
   json::object answer;
   answer["RunID"] = entry == nullptr ? "" : entry->id;
   answer["RunURL"] = url;
@@ -64,12 +65,15 @@ void say_none(Context& context, const Target& target) {
   if (context.output.json()) {
     context.output.json_line(base_json(target, nullptr, "", "none"));
   } else {
-    context.output.line("No sandbox for " + wire::printable(target.key.project) +
-                        (target.key.branch.empty() ? "" : " on branch " + wire::printable(target.key.branch)) + ".");
+    context.output.line(
+        "No sandbox for " + wire::printable(target.key.project) +
+        (target.key.branch.empty() ? "" : " on branch " + wire::printable(target.key.branch)) +
+        ".");
   }
 }
 
-void say(Context& context, const Target& target, const Existing& existing, const wire::Status& status) {
+void say(Context& context, const Target& target, const Existing& existing,
+         const wire::Status& status) {
   const auto& sandbox = status.sandbox;
   Output& output = context.output;
   if (output.json()) {
@@ -109,8 +113,8 @@ void say(Context& context, const Target& target, const Existing& existing, const
     if (job.state == "exited") {
       continue;  // --json has them
     }
-    output.line("Process:  " + wire::printable(job.command, 200) + " (pid " + std::to_string(job.pid) + ", " +
-                wire::printable(job.state, 40) + ")");
+    output.line("Process:  " + wire::printable(job.command, 200) + " (pid " +
+                std::to_string(job.pid) + ", " + wire::printable(job.state, 40) + ")");
   }
   if (status.unmerged) {
     output.line("Unmerged: a command's changes wait on the box; `sandbox pull` brings them back");
@@ -123,7 +127,8 @@ os::awaitable<int> run_status(Context& context) {
   Target target = find_target(context);
   if (!context.arguments.has("id")) {
     Resolver resolver = make_resolver(context);
-    auto ancestors = [root = target.project.root, environment = &context.environment](const std::vector<std::string>& commits) {
+    auto ancestors = [root = target.project.root,
+                      environment = &context.environment](const std::vector<std::string>& commits) {
       return ancestors_of_head(root, commits, *environment);
     };
     co_await resolver.adopt_detached(target.key, ancestors);
@@ -167,7 +172,8 @@ os::awaitable<int> run_status(Context& context) {
   }
   const auto* status = std::get_if<wire::Status>(&answer);
   if (status == nullptr) {
-    throw UserError("agent", "the box " + existing.entry.key.box + " does not say how the sandbox is");
+    throw UserError("agent",
+                    "the box " + existing.entry.key.box + " does not say how the sandbox is");
   }
   say(context, target, existing, *status);
   co_await existing.client->finish();

@@ -1,14 +1,13 @@
-// sandbox stop: ends sandboxes. An entry is deleted only when its own agent says that the sandbox has ended or is gone, or
-// when --force gives up on a box that cannot be asked.
+// sandbox stop: ends sandboxes. An entry is deleted only when its own agent says that the sandbox
+// has ended or is gone, or when --force gives up on a box that cannot be asked.
+#include <boost/json.hpp>
+#include <map>
+
 #include "cli/boxes.h"
 #include "cli/command_runs.h"
 #include "cli/starter.h"
 #include "cli/target.h"
 #include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
-
-#include <map>
 
 namespace cli {
 namespace json = boost::json;
@@ -25,7 +24,8 @@ struct Stopped {
 
 using Connections = std::map<std::string, std::shared_ptr<Connection>>;
 
-os::awaitable<std::shared_ptr<Connection>> connected(Context& context, Connections& connections, std::string box) {
+os::awaitable<std::shared_ptr<Connection>> connected(Context& context, Connections& connections,
+                                                     std::string box) {
   std::shared_ptr<Connection> connection = connections[box];
   if (!connection) {
     connection = co_await connect(context, box);
@@ -42,7 +42,8 @@ os::awaitable<bool> end_on_box(Context& context, Connections& connections, Entry
     std::string agent;
     auto ended = co_await end_sandbox(context, *connection, id, true, agent);
     if (!ended && ended.error().code != wire::Errc::not_found) {
-      throw UserError("agent", "the sandbox " + id + " does not end: " + wire::printable(ended.error().what, 400));
+      throw UserError("agent", "the sandbox " + id +
+                                   " does not end: " + wire::printable(ended.error().what, 400));
     }
   }
   if (entry.state == EntryState::failed) {
@@ -58,14 +59,19 @@ os::awaitable<bool> end_on_box(Context& context, Connections& connections, Entry
     co_return false;
   }
   if (code == wire::Errc::not_found) {
-    throw UserError("agent", "another agent answers for the box " + entry.key.box + " than the one that has this sandbox",
+    throw UserError("agent",
+                    "another agent answers for the box " + entry.key.box +
+                        " than the one that has this sandbox",
                     "With --force the sandbox is forgotten here all the same.");
   }
   if (code == wire::Errc::busy) {
-    throw UserError("lock", "the sandbox " + entry.id + " is in use: " + wire::printable(ended.error().what, 400),
-                    "With --force it is ended all the same.", kBusy);
+    throw UserError(
+        "lock",
+        "the sandbox " + entry.id + " is in use: " + wire::printable(ended.error().what, 400),
+        "With --force it is ended all the same.", kBusy);
   }
-  throw UserError("agent", "the sandbox " + entry.id + " does not end: " + wire::printable(ended.error().what, 400));
+  throw UserError("agent", "the sandbox " + entry.id +
+                               " does not end: " + wire::printable(ended.error().what, 400));
 }
 
 os::awaitable<Stopped> stop_one(Context& context, Connections& connections, Entry entry) {
@@ -74,9 +80,11 @@ os::awaitable<Stopped> stop_one(Context& context, Connections& connections, Entr
   bool force = context.arguments.has("force");
   Resolver resolver = make_resolver(context);
   bool on_record = !entry.created_at.empty();
-  if (on_record && entry.state == EntryState::starting && !force && !resolver.try_lock_starter(entry.key)) {
-    stopped.failed = UserError("lock", "the sandbox " + entry.id + " is being started by another process",
-                               "Wait for it, or end it all the same with --force.", kBusy);
+  if (on_record && entry.state == EntryState::starting && !force &&
+      !resolver.try_lock_starter(entry.key)) {
+    stopped.failed =
+        UserError("lock", "the sandbox " + entry.id + " is being started by another process",
+                  "Wait for it, or end it all the same with --force.", kBusy);
     co_return stopped;
   }
   try {
@@ -85,7 +93,8 @@ os::awaitable<Stopped> stop_one(Context& context, Connections& connections, Entr
     stopped.failed = error;
   }
   if (stopped.failed && force && on_record && stopped.failed->status != kBusy) {
-    context.output.warn(std::string(stopped.failed->what()) + "; the sandbox " + entry.id + " is forgotten here");
+    context.output.warn(std::string(stopped.failed->what()) + "; the sandbox " + entry.id +
+                        " is forgotten here");
     stopped.failed.reset();
   }
   if (!stopped.failed && on_record) {
@@ -116,7 +125,8 @@ void print(Output& output, const std::vector<Stopped>& all) {
   }
   for (const auto& one : all) {
     if (!one.failed) {
-      output.line((one.was_running ? "Stopped sandbox: " : "Sandbox was stopped already: ") + one.entry.id);
+      output.line((one.was_running ? "Stopped sandbox: " : "Sandbox was stopped already: ") +
+                  one.entry.id);
     }
   }
   if (all.empty()) {
@@ -130,7 +140,8 @@ void forget_origin(Context& context, const Entry& entry) {
   options.work_tree = entry.key.project;
   options.store = context.paths.origins() / entry.key.origin_name();
   std::error_code error;
-  if (!std::filesystem::exists(options.store, error) || !std::filesystem::exists(options.work_tree, error)) {
+  if (!std::filesystem::exists(options.store, error) ||
+      !std::filesystem::exists(options.work_tree, error)) {
     return;
   }
   if (auto origin = protocol::sync::Origin::open(options)) {
@@ -160,7 +171,8 @@ os::awaitable<std::vector<Entry>> chosen(Context& context) {
     co_return entries;
   }
   Target target = find_target(context);
-  auto ancestors = [root = target.project.root, environment = &context.environment](const std::vector<std::string>& commits) {
+  auto ancestors = [root = target.project.root,
+                    environment = &context.environment](const std::vector<std::string>& commits) {
     return ancestors_of_head(root, commits, *environment);
   };
   co_await resolver.adopt_detached(target.key, ancestors);

@@ -1,18 +1,17 @@
 #include "cli/storage.h"
 
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <cerrno>
+#include <cstdio>
+
 #include "cli/digest.h"
 #include "cli/error.h"
 #include "protocol/os/clock.h"
 #include "protocol/os/paths.h"
 #include "protocol/wire/quoting.h"
-
-#include <boost/json.hpp>
-
-#include <sys/stat.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <cstdio>
 
 namespace cli {
 namespace fs = std::filesystem;
@@ -28,9 +27,12 @@ constexpr std::size_t kMostBytes = 64 * 1024 * 1024;
 
 const char* text(EntryState state) {
   switch (state) {
-    case EntryState::starting: return "starting";
-    case EntryState::ready: return "ready";
-    case EntryState::failed: return "failed";
+    case EntryState::starting:
+      return "starting";
+    case EntryState::ready:
+      return "ready";
+    case EntryState::failed:
+      return "failed";
   }
   return "failed";
 }
@@ -154,9 +156,11 @@ Entry decode(const json::object& object) {
 }
 
 UserError unusable(const fs::path& file, const Failure& failure) {
-  std::string next = failure.code == Errc::no_space ? "Free some space on that disk."
-                                                    : "Make that directory writable, or set SANDBOX_STATE_DIR to one that is.";
-  return UserError("storage", "cannot use the storage " + file.string() + ": " + failure.what, next);
+  std::string next = failure.code == Errc::no_space
+                         ? "Free some space on that disk."
+                         : "Make that directory writable, or set SANDBOX_STATE_DIR to one that is.";
+  return UserError("storage", "cannot use the storage " + file.string() + ": " + failure.what,
+                   next);
 }
 
 // Renames the file to the first free name. Its lock is held, so nobody else looks for one.
@@ -179,13 +183,14 @@ std::string number_text(std::uint64_t number) { return std::to_string(number); }
 }  // namespace
 
 bool Key::same_project(const Key& other) const {
-  return box == other.box && machine == other.machine && project == other.project && device == other.device &&
-         inode == other.inode;
+  return box == other.box && machine == other.machine && project == other.project &&
+         device == other.device && inode == other.inode;
 }
 
 std::string Key::file_name() const {
   std::string joined;
-  for (const std::string& part : {box, machine, project, number_text(device), number_text(inode), branch, config}) {
+  for (const std::string& part :
+       {box, machine, project, number_text(device), number_text(inode), branch, config}) {
     joined += part + '\0';
   }
   return digest(joined);
@@ -237,17 +242,20 @@ result<std::vector<Entry>> decode_storage(std::string_view text) {
 }
 
 Entry* LockedStorage::find(const Key& key) {
-  auto found = std::find_if(entries_.begin(), entries_.end(), [&key](const Entry& entry) { return entry.key == key; });
+  auto found = std::find_if(entries_.begin(), entries_.end(),
+                            [&key](const Entry& entry) { return entry.key == key; });
   return found == entries_.end() ? nullptr : &*found;
 }
 
 Entry* LockedStorage::find_id(const std::string& id) {
-  auto found = std::find_if(entries_.begin(), entries_.end(), [&id](const Entry& entry) { return entry.id == id; });
+  auto found = std::find_if(entries_.begin(), entries_.end(),
+                            [&id](const Entry& entry) { return entry.id == id; });
   return found == entries_.end() ? nullptr : &*found;
 }
 
 void LockedStorage::erase(const std::string& id) {
-  entries_.erase(std::remove_if(entries_.begin(), entries_.end(), [&id](const Entry& entry) { return entry.id == id; }),
+  entries_.erase(std::remove_if(entries_.begin(), entries_.end(),
+                                [&id](const Entry& entry) { return entry.id == id; }),
                  entries_.end());
 }
 
@@ -260,7 +268,8 @@ void LockedStorage::save() {
 os::awaitable<std::unique_ptr<LockedStorage>> Storage::lock(os::executor executor) const {
   Storage self = *this;
   self.make_directory();
-  auto lock = co_await os::FileLock::lock_async(executor, self.lock_file(), os::FileLock::Kind::exclusive);
+  auto lock =
+      co_await os::FileLock::lock_async(executor, self.lock_file(), os::FileLock::Kind::exclusive);
   if (!lock) {
     throw unusable(self.file_, lock.error());
   }
@@ -300,8 +309,9 @@ std::unique_ptr<LockedStorage> Storage::read(os::FileLock lock) const {
     return storage;
   }
   if (entries.error().code == Errc::unsupported) {
-    throw UserError("storage", "the storage " + file_.string() + " was written by a newer sandbox (" +
-                                   entries.error().what + ")",
+    throw UserError("storage",
+                    "the storage " + file_.string() + " was written by a newer sandbox (" +
+                        entries.error().what + ")",
                     "Update this one, or set SANDBOX_STATE_DIR to another directory.");
   }
   auto aside = set_aside(file_);

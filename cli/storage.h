@@ -1,10 +1,10 @@
-// The record of this user's sandboxes: sandboxes.json, guarded by an flock on sandboxes.json.lock. Every change is
-// lock, read, change, write, unlock; the lock is never held across the network, a prompt or a child process.
+// The record of this user's sandboxes: sandboxes.json, guarded by an flock on sandboxes.json.lock.
+// Every change is lock, read, change, write, unlock; the lock is never held across the network, a
+// prompt or a child process.
 //
-// A damaged file is kept beside (renamed .damaged-N) and a fresh one begun; one of a newer version is an error.
+// A damaged file is kept beside (renamed .damaged-N) and a fresh one begun; one of a newer version
+// is an error.
 #pragma once
-
-#include "protocol/os/flock.h"
 
 #include <cstdint>
 #include <filesystem>
@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "protocol/os/flock.h"
+
 namespace cli {
 
 inline constexpr int kStorageVersion = 1;
@@ -21,7 +23,8 @@ inline constexpr int kStorageVersion = 1;
 // What makes a sandbox this one.
 struct Key {
   std::string box;
-  std::string machine;  // of the local box: state directories may be shared by machines; empty for other boxes
+  std::string machine;  // of the local box: state directories may be shared by machines; empty for
+                        // other boxes
   std::string project;  // the root's real path
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
@@ -31,7 +34,7 @@ struct Key {
   bool operator==(const Key&) const = default;
   bool same_project(const Key& other) const;  // all but branch and config
   std::string file_name() const;              // a digest: the starter lock's name
-  std::string origin_name() const;            // a digest of the project alone: its sync store's name
+  std::string origin_name() const;  // a digest of the project alone: its sync store's name
 };
 
 enum class EntryState { starting, ready, failed };
@@ -45,7 +48,8 @@ struct Entry {
   std::string config_digest;
   std::string created_at;  // RFC 3339, UTC
   std::string used_at;
-  std::vector<std::string> ending;  // ids that a reset replaced and that are not known to have ended
+  std::vector<std::string>
+      ending;  // ids that a reset replaced and that are not known to have ended
 };
 
 std::string encode_storage(const std::vector<Entry>& entries);
@@ -66,7 +70,8 @@ class LockedStorage {
 
  private:
   friend class Storage;
-  LockedStorage(protocol::os::FileLock lock, std::filesystem::path file) : lock_(std::move(lock)), file_(std::move(file)) {}
+  LockedStorage(protocol::os::FileLock lock, std::filesystem::path file)
+      : lock_(std::move(lock)), file_(std::move(file)) {}
   protocol::os::FileLock lock_;
   std::filesystem::path file_;
   std::vector<Entry> entries_;
@@ -77,7 +82,8 @@ class Storage {
  public:
   explicit Storage(std::filesystem::path file) : file_(std::move(file)) {}
   // Waits until the lock is free. Both throw UserError when the storage cannot be used.
-  protocol::os::awaitable<std::unique_ptr<LockedStorage>> lock(protocol::os::executor executor) const;
+  protocol::os::awaitable<std::unique_ptr<LockedStorage>> lock(
+      protocol::os::executor executor) const;
   // nullptr: somebody has it.
   std::unique_ptr<LockedStorage> try_lock() const;
   const std::filesystem::path& file() const { return file_; }

@@ -20,10 +20,13 @@ ResolveRequest Target::request() const {
   return request;
 }
 
-std::pair<std::string, std::string> parse_assignment(const std::string& text, const std::string& option) {
+std::pair<std::string, std::string> parse_assignment(const std::string& text,
+                                                     const std::string& option) {
   auto equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
-    throw UserError("arguments", option + " takes NAME=VALUE, not `" + wire::printable(text, 80) + "`", {}, kMisuse);
+    throw UserError("arguments",
+                    option + " takes NAME=VALUE, not `" + wire::printable(text, 80) + "`", {},
+                    kMisuse);
   }
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
@@ -35,8 +38,11 @@ Consent consent_of(const Arguments& arguments) {
   consent.box = arguments.value("box").value_or("");
   consent.isolation = arguments.value("isolation").value_or("");
   consent.includes = arguments.values("include");
-  if (arguments.has("isolation") && consent.isolation != "auto" && consent.isolation != "bwrap" && consent.isolation != "none") {
-    throw UserError("arguments", "--isolation takes auto, bwrap or none, not `" + wire::printable(consent.isolation, 80) + "`",
+  if (arguments.has("isolation") && consent.isolation != "auto" && consent.isolation != "bwrap" &&
+      consent.isolation != "none") {
+    throw UserError("arguments",
+                    "--isolation takes auto, bwrap or none, not `" +
+                        wire::printable(consent.isolation, 80) + "`",
                     {}, kMisuse);
   }
   return consent;
@@ -59,7 +65,8 @@ Target find_target(Context& context) {
                     "Use `auto`, or `none` on a box where commands are trusted.");
   }
   for (const auto& text : arguments.values("init")) {
-    target.init.insert_or_assign(parse_assignment(text, "--init").first, parse_assignment(text, "--init").second);
+    target.init.insert_or_assign(parse_assignment(text, "--init").first,
+                                 parse_assignment(text, "--init").second);
   }
 
   target.key.box = target.config.box.empty() ? kLocalBox : target.config.box;
@@ -74,7 +81,8 @@ Target find_target(Context& context) {
   return target;
 }
 
-std::int64_t lock_wait(const Arguments& arguments, const Environment& environment, const std::string& box) {
+std::int64_t lock_wait(const Arguments& arguments, const Environment& environment,
+                       const std::string& box) {
   if (arguments.has("no-wait") && arguments.has("wait")) {
     throw UserError("arguments", "--wait and --no-wait exclude each other", {}, kMisuse);
   }
@@ -84,7 +92,9 @@ std::int64_t lock_wait(const Arguments& arguments, const Environment& environmen
   if (auto text = arguments.value("wait")) {
     auto wait = parse_wait(*text);
     if (!wait) {
-      throw UserError("arguments", "--wait takes a duration such as 90, 5m or 1h30m, not `" + wire::printable(*text, 80) + "`",
+      throw UserError("arguments",
+                      "--wait takes a duration such as 90, 5m or 1h30m, not `" +
+                          wire::printable(*text, 80) + "`",
                       {}, kMisuse);
     }
     return *wait;
@@ -94,8 +104,10 @@ std::int64_t lock_wait(const Arguments& arguments, const Environment& environmen
     bool number = variable.find_first_not_of("0123456789") == std::string::npos;
     auto wait = parse_wait(variable);
     if (!wait || (!number && variable != "inf")) {
-      throw UserError("arguments", "SANDBOX_LOCK_WAIT must be seconds or `inf`, not `" + wire::printable(variable, 80) + "`", {},
-                      kMisuse);
+      throw UserError(
+          "arguments",
+          "SANDBOX_LOCK_WAIT must be seconds or `inf`, not `" + wire::printable(variable, 80) + "`",
+          {}, kMisuse);
     }
     return *wait;
   }
@@ -105,7 +117,8 @@ std::int64_t lock_wait(const Arguments& arguments, const Environment& environmen
   return environment.get("CI") == "true" ? wire::kCiWait.count() : 0;
 }
 
-os::awaitable<std::shared_ptr<protocol::sync::Origin>> open_origin(Context& context, const Target& target) {
+os::awaitable<std::shared_ptr<protocol::sync::Origin>> open_origin(Context& context,
+                                                                   const Target& target) {
   protocol::sync::OriginOptions options;
   options.work_tree = target.project.root;
   options.store = context.paths.origins() / target.key.origin_name();
@@ -114,27 +127,36 @@ os::awaitable<std::shared_ptr<protocol::sync::Origin>> open_origin(Context& cont
   auto work = [options] {
     std::shared_ptr<protocol::sync::Origin> origin;
     if (auto made = os::make_private_directory(options.store.parent_path()); !made) {
-      throw UserError("storage", "cannot make " + made.error().what, "Make the directory above it writable, or set SANDBOX_STATE_DIR.");
+      throw UserError("storage", "cannot make " + made.error().what,
+                      "Make the directory above it writable, or set SANDBOX_STATE_DIR.");
     }
     auto opened = protocol::sync::Origin::open(options);
     if (!opened) {
-      throw UserError("sync", "cannot prepare to send " + options.work_tree.string() + ": " + opened.error().what,
-                      opened.error().code == wire::Errc::unsupported ? "Install git 2.39 or newer." : "");
+      throw UserError(
+          "sync",
+          "cannot prepare to send " + options.work_tree.string() + ": " + opened.error().what,
+          opened.error().code == wire::Errc::unsupported ? "Install git 2.39 or newer." : "");
     }
     origin = std::move(*opened);
     return origin;
   };
-  std::shared_ptr<protocol::sync::Origin> origin = co_await os::offload(context.pool, std::move(work));
+  std::shared_ptr<protocol::sync::Origin> origin =
+      co_await os::offload(context.pool, std::move(work));
   co_return origin;
 }
 
-Resolver make_resolver(Context& context) { return Resolver(context.executor, context.pool, context.output, context.paths); }
+Resolver make_resolver(Context& context) {
+  return Resolver(context.executor, context.pool, context.output, context.paths);
+}
 
-os::awaitable<Entry> named_entry(Context& context, const Target& target, const std::string& named_id) {
+os::awaitable<Entry> named_entry(Context& context, const Target& target,
+                                 const std::string& named_id) {
   std::string id = named_id;
   Resolver resolver = make_resolver(context);
-  if (id.empty() || id.size() > wire::kMaxNameBytes || id.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz-_") != std::string::npos) {
-    throw UserError("arguments", "`" + wire::printable(id, 80) + "` is no sandbox's id", "`sandbox list` shows them.", kMisuse);
+  if (id.empty() || id.size() > wire::kMaxNameBytes ||
+      id.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz-_") != std::string::npos) {
+    throw UserError("arguments", "`" + wire::printable(id, 80) + "` is no sandbox's id",
+                    "`sandbox list` shows them.", kMisuse);
   }
   Entry entry;
   auto storage = co_await resolver.lock();
@@ -156,16 +178,23 @@ os::awaitable<void> aim_at(Context& context, Target& target, const std::string& 
     auto storage = co_await resolver.lock();
     Entry* known = find_by_id(*storage, id);
     if (known == nullptr) {
-      throw UserError("project", "there is no sandbox " + wire::printable(id, 80) + " on record here", "`sandbox list` shows them.");
+      throw UserError("project",
+                      "there is no sandbox " + wire::printable(id, 80) + " on record here",
+                      "`sandbox list` shows them.");
     }
     entry = *known;
   }
-  if (entry.key.project != target.key.project || entry.key.device != target.key.device || entry.key.inode != target.key.inode) {
-    throw UserError("project", "the sandbox " + entry.id + " belongs to " + wire::printable(entry.key.project),
+  if (entry.key.project != target.key.project || entry.key.device != target.key.device ||
+      entry.key.inode != target.key.inode) {
+    throw UserError("project",
+                    "the sandbox " + entry.id + " belongs to " + wire::printable(entry.key.project),
                     "Name that directory with --dir.");
   }
   if (entry.key.config != target.key.config) {
-    target.config = entry.key.config.empty() ? Config() : load_config(entry.key.config, target.project.directory, target.project.root);
+    target.config =
+        entry.key.config.empty()
+            ? Config()
+            : load_config(entry.key.config, target.project.directory, target.project.root);
     Consent consent = consent_of(context.arguments);
     consent.box = entry.key.box;
     apply_consent(target.config, consent);
@@ -181,17 +210,22 @@ UserError refused_error(const wire::Refused& refused, const std::string& box) {
     held += (held.empty() ? "" : "; ") + describe_holder(holder, {});
   }
   if (refused.why == "locked") {
-    return UserError("lock", where + " is locked by " + (held.empty() ? "another user" : held) +
-                                 (refused.since.empty() ? "" : " since " + wire::printable(refused.since, 64)) +
-                                 (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400)),
-                     "Ask them to unlock it. Nothing was sent or run.", kBusy);
+    return UserError(
+        "lock",
+        where + " is locked by " + (held.empty() ? "another user" : held) +
+            (refused.since.empty() ? "" : " since " + wire::printable(refused.since, 64)) +
+            (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400)),
+        "Ask them to unlock it. Nothing was sent or run.", kBusy);
   }
   if (refused.why == "expired") {
-    return UserError("lock", "timed out waiting for the lock of " + where + (held.empty() ? "" : ", held by " + held),
-                     "Try again, or wait longer with --wait=DURATION. Nothing was sent or run.", kTimedOut);
+    return UserError(
+        "lock",
+        "timed out waiting for the lock of " + where + (held.empty() ? "" : ", held by " + held),
+        "Try again, or wait longer with --wait=DURATION. Nothing was sent or run.", kTimedOut);
   }
   if (refused.why == "queue_full") {
-    return UserError("lock", "too many commands wait in line on " + where, "Try again later. Nothing was sent or run.", kBusy);
+    return UserError("lock", "too many commands wait in line on " + where,
+                     "Try again later. Nothing was sent or run.", kBusy);
   }
   return UserError("lock", where + " is busy" + (held.empty() ? "" : ": " + held),
                    "--wait waits in line. Nothing was sent or run.", kBusy);
@@ -202,10 +236,12 @@ UserError failed_error(const wire::Failed& failed, const std::string& box) {
   std::string message = wire::printable(failed.message, 1000);
   if (failed.step == "exec") {
     if (code == wire::Errc::not_found) {
-      return UserError("command", "there is no such command in the sandbox: " + message, {}, kNotFound);
+      return UserError("command", "there is no such command in the sandbox: " + message, {},
+                       kNotFound);
     }
     if (code == wire::Errc::denied) {
-      return UserError("command", "the command cannot be executed in the sandbox: " + message, {}, kNotExecutable);
+      return UserError("command", "the command cannot be executed in the sandbox: " + message, {},
+                       kNotExecutable);
     }
     return UserError("command", "the command could not be started: " + message);
   }
@@ -216,7 +252,8 @@ UserError failed_error(const wire::Failed& failed, const std::string& box) {
   if (code == wire::Errc::busy) {
     return UserError("lock", "the sandbox on the box " + box + " is busy: " + message, {}, kBusy);
   }
-  return UserError("agent", "the box " + box + " could not do " + wire::printable(failed.step, 80) + ": " + message);
+  return UserError("agent", "the box " + box + " could not do " + wire::printable(failed.step, 80) +
+                                ": " + message);
 }
 
 }  // namespace cli

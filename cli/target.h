@@ -1,16 +1,17 @@
-// What a command is about: the project, its configuration, the box, and the key of its sandbox; and the sync store of the
-// work tree. What start, exec, push, pull, status, stop, reset and ssh-config have in common.
+// What a command is about: the project, its configuration, the box, and the key of its sandbox; and
+// the sync store of the work tree. What start, exec, push, pull, status, stop, reset and ssh-config
+// have in common.
 #pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
 
 #include "cli/config.h"
 #include "cli/context.h"
 #include "cli/project.h"
 #include "cli/resolve.h"
 #include "protocol/sync/origin.h"
-
-#include <cstdint>
-#include <memory>
-#include <string>
 
 namespace cli {
 
@@ -28,21 +29,26 @@ struct Target {
 Target find_target(Context& context);
 
 // KEY=VALUE. Throws UserError (status 2) that names the option.
-std::pair<std::string, std::string> parse_assignment(const std::string& text, const std::string& option);
+std::pair<std::string, std::string> parse_assignment(const std::string& text,
+                                                     const std::string& option);
 
 // What --wait, --no-wait, SANDBOX_LOCK_WAIT and CI say about waiting for the lock of this box.
-std::int64_t lock_wait(const Arguments& arguments, const Environment& environment, const std::string& box);
+std::int64_t lock_wait(const Arguments& arguments, const Environment& environment,
+                       const std::string& box);
 
 // Opens the work tree's sync store. Throws UserError.
-protocol::os::awaitable<std::shared_ptr<protocol::sync::Origin>> open_origin(Context& context, const Target& target);
+protocol::os::awaitable<std::shared_ptr<protocol::sync::Origin>> open_origin(Context& context,
+                                                                             const Target& target);
 
 Resolver make_resolver(Context& context);
 
-// The entry of --id, from the storage; one made of nothing but the id when it is not on record. Throws UserError for a bad id.
-protocol::os::awaitable<Entry> named_entry(Context& context, const Target& target, const std::string& id);
+// The entry of --id, from the storage; one made of nothing but the id when it is not on record.
+// Throws UserError for a bad id.
+protocol::os::awaitable<Entry> named_entry(Context& context, const Target& target,
+                                           const std::string& id);
 
-// Makes the target the one of the sandbox on record with this id: its branch, box and configuration file. Throws UserError
-// when there is none, or when it belongs to another project.
+// Makes the target the one of the sandbox on record with this id: its branch, box and configuration
+// file. Throws UserError when there is none, or when it belongs to another project.
 protocol::os::awaitable<void> aim_at(Context& context, Target& target, const std::string& id);
 
 // What to say of a lock that was not granted.

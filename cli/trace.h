@@ -1,11 +1,12 @@
-// --trace: each message on stderr as it is sent (>) and answered (<), in order. Values of variables are left out.
+// --trace: each message on stderr as it is sent (>) and answered (<), in order. Values of variables
+// are left out.
 #pragma once
-
-#include "cli/output.h"
-#include "protocol/wire/messages.h"
 
 #include <cstdint>
 #include <string>
+
+#include "cli/output.h"
+#include "protocol/wire/messages.h"
 
 namespace cli {
 
@@ -23,6 +24,7 @@ class Trace {
 };
 
 // "> 1 __rwx_sandbox_lock_requested__ {...}"
-std::string trace_line(char direction, std::uint32_t request, const protocol::wire::Message& message);
+std::string trace_line(char direction, std::uint32_t request,
+                       const protocol::wire::Message& message);
 
 }  // namespace cli

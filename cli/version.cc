@@ -1,9 +1,9 @@
 // sandbox version: which version this is, and which protocol it speaks.
+#include <boost/json.hpp>
+
 #include "cli/command_runs.h"
 #include "cli/context.h"
 #include "protocol/wire/limits.h"
-
-#include <boost/json.hpp>
 
 namespace cli {
 
@@ -14,7 +14,8 @@ protocol::os::awaitable<int> run_version(Context& context) {
     answer["Protocol"] = protocol::wire::kProtocolVersion;
     context.output.json_line(answer);
   } else {
-    context.output.line("sandbox " SANDBOX_VERSION " (protocol " + std::to_string(protocol::wire::kProtocolVersion) + ")");
+    context.output.line("sandbox " SANDBOX_VERSION " (protocol " +
+                        std::to_string(protocol::wire::kProtocolVersion) + ")");
   }
   co_return 0;
 }

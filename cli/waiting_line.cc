@@ -1,13 +1,12 @@
 #include "cli/waiting_line.h"
 
-#include "cli/duration.h"
-#include "protocol/wire/quoting.h"
-
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-
 #include <optional>
+
+#include "cli/duration.h"
+#include "protocol/wire/quoting.h"
 
 namespace cli {
 using std::chrono::steady_clock;
@@ -20,7 +19,8 @@ struct WaitingLine::State {
     if (!queued) {
       return text;
     }
-    return describe_queue(*queued, std::chrono::duration_cast<std::chrono::seconds>(steady_clock::now() - told));
+    return describe_queue(
+        *queued, std::chrono::duration_cast<std::chrono::seconds>(steady_clock::now() - told));
   }
 
   // A log gets one line, a terminal one that changes.
@@ -37,7 +37,8 @@ struct WaitingLine::State {
     self->timer.expires_after(kQuietWait);
     while (!self->ended) {
       boost::system::error_code error;
-      co_await self->timer.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, error));
+      co_await self->timer.async_wait(
+          boost::asio::redirect_error(boost::asio::use_awaitable, error));
       if (self->ended) {
         co_return;
       }
@@ -87,8 +88,8 @@ void WaitingLine::set(const protocol::wire::Queued& queued) {
 }
 
 std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since) {
-  std::string text = protocol::wire::printable(holder.user.empty() ? "somebody" : holder.user, 64) + ": " +
-                     protocol::wire::printable(holder.verb, 32);
+  std::string text = protocol::wire::printable(holder.user.empty() ? "somebody" : holder.user, 64) +
+                     ": " + protocol::wire::printable(holder.verb, 32);
   if (!holder.command.empty()) {
     text += " `" + protocol::wire::printable(holder.command, 120) + "`";
   }

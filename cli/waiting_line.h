@@ -1,14 +1,14 @@
-// The line that says what we wait for: after 500 ms, changing each second on a terminal, written once
-// otherwise, never with --json. Gone when it is destroyed.
+// The line that says what we wait for: after 500 ms, changing each second on a terminal, written
+// once otherwise, never with --json. Gone when it is destroyed.
 #pragma once
-
-#include "cli/output.h"
-#include "protocol/os/async.h"
-#include "protocol/wire/messages.h"
 
 #include <chrono>
 #include <memory>
 #include <string>
+
+#include "cli/output.h"
+#include "protocol/os/async.h"
+#include "protocol/wire/messages.h"
 
 namespace cli {
 
@@ -16,7 +16,8 @@ inline constexpr std::chrono::milliseconds kQuietWait{500};
 
 class WaitingLine {
  public:
-  // `text` is what is waited for ("waiting for another sandbox command to finish with the storage").
+  // `text` is what is waited for ("waiting for another sandbox command to finish with the
+  // storage").
   WaitingLine(protocol::os::executor executor, Output& output, std::string text);
   ~WaitingLine();
   WaitingLine(const WaitingLine&) = delete;
@@ -31,7 +32,8 @@ class WaitingLine {
   std::shared_ptr<State> state_;
 };
 
-// "waiting for the lock: place 2; alice holds it: exec `make test`, for 12s". `since` is added to the holders' times.
+// "waiting for the lock: place 2; alice holds it: exec `make test`, for 12s". `since` is added to
+// the holders' times.
 std::string describe_queue(const protocol::wire::Queued& queued, std::chrono::seconds since);
 // "alice: exec `make test`, for 12s"
 std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since);

@@ -1,12 +1,12 @@
 #include "cli/commands.h"
 
-#include "cli/error.h"
-#include "tests/support/catch.h"
-
 #include <cctype>
 #include <set>
 #include <sstream>
 #include <string>
+
+#include "cli/error.h"
+#include "tests/support/catch.h"
 
 namespace {
 

@@ -1,10 +1,10 @@
 #include "cli/config.h"
 
+#include <fstream>
+
 #include "cli/error.h"
 #include "tests/support/catch.h"
 #include "tests/support/temporary_directory.h"
-
-#include <fstream>
 
 namespace {
 
@@ -42,7 +42,8 @@ TEST_CASE("every key is read") {
       "/p/.sandbox.yml");
   CHECK(config.box == "rig1");
   CHECK(config.setup == std::vector<std::string>{"make deps", "echo \"x y\""});
-  CHECK(config.env == std::map<std::string, std::string>{{"A", "1"}, {"B", "two words"}, {"C", ""}});
+  CHECK(config.env ==
+        std::map<std::string, std::string>{{"A", "1"}, {"B", "two words"}, {"C", ""}});
   CHECK(config.shell == "/bin/bash");
   CHECK(config.includes == std::vector<std::string>{".env", "build/x"});
   CHECK(config.depth == 0);
@@ -55,7 +56,8 @@ TEST_CASE("an empty file, and one setup command without a list, are fine") {
   CHECK(cli::parse_config("setup: make\n", "/p/x").setup == std::vector<std::string>{"make"});
 }
 
-TEST_CASE("the template that init writes is a valid configuration, with and without its comment signs") {
+TEST_CASE(
+    "the template that init writes is a valid configuration, with and without its comment signs") {
   CHECK(cli::parse_config(cli::config_template(), "/p/x").setup.empty());
   std::string open;
   std::string text = cli::config_template();
@@ -73,13 +75,16 @@ TEST_CASE("the template that init writes is a valid configuration, with and with
 }
 
 TEST_CASE("what is wrong is named with file and line") {
-  CHECK(complaint("setup:\n  - a\nsteup: x\n").find("/p/.sandbox.yml:3: there is no key `steup`") == 0);
-  CHECK(complaint("sync:\n  includes: []\n").find("/p/.sandbox.yml:2: there is no key `sync.includes`") == 0);
+  CHECK(complaint("setup:\n  - a\nsteup: x\n").find("/p/.sandbox.yml:3: there is no key `steup`") ==
+        0);
+  CHECK(complaint("sync:\n  includes: []\n")
+            .find("/p/.sandbox.yml:2: there is no key `sync.includes`") == 0);
   CHECK(complaint("sync:\n  depth: many\n").find("/p/.sandbox.yml:2: `sync.depth`") == 0);
   CHECK(complaint("sync:\n  depth: -1\n").find("/p/.sandbox.yml:2: `sync.depth`") == 0);
   CHECK(complaint("env:\n  - A\n").find("/p/.sandbox.yml:2: `env` must be a map") == 0);
   CHECK(complaint("env:\n  A: [1]\n").find("/p/.sandbox.yml:2: `env.A` must be a text") == 0);
-  CHECK(complaint("shell: bash\n").find("/p/.sandbox.yml:1: `shell` must be an absolute path") == 0);
+  CHECK(complaint("shell: bash\n").find("/p/.sandbox.yml:1: `shell` must be an absolute path") ==
+        0);
   CHECK(complaint("\nisolation: docker\n").find("/p/.sandbox.yml:2: `isolation`") == 0);
   CHECK(complaint("setup: {a: b}\n").find("/p/.sandbox.yml:1: `setup` must be a list") == 0);
   CHECK(complaint("setup:\n  - [a]\n").find("/p/.sandbox.yml:2:") == 0);
@@ -97,13 +102,15 @@ TEST_CASE("what reaches beyond the sandbox needs the command line, too") {
   CHECK(refusal("isolation: none\n", {}).find("--isolation none") != std::string::npos);
   CHECK(refusal("isolation: auto\n", {}) == "");
   CHECK(refusal("sync:\n  include: [.env]\n", {}).find("--include .env") != std::string::npos);
-  CHECK(refusal("sync:\n  include: [.env]\n", {"", "", {"other"}}).find("--include .env") != std::string::npos);
+  CHECK(refusal("sync:\n  include: [.env]\n", {"", "", {"other"}}).find("--include .env") !=
+        std::string::npos);
   CHECK(refusal("sync:\n  include: [.env]\n", {"", "", {"other", ".env"}}) == "");
   CHECK(refusal("box: rig1\n", {"rig2", "", {}}) == "");
 }
 
 TEST_CASE("the command line lies over the file") {
-  cli::Config config = cli::parse_config("box: rig1\nisolation: none\nsync: {include: [a]}\n", "/p/x");
+  cli::Config config =
+      cli::parse_config("box: rig1\nisolation: none\nsync: {include: [a]}\n", "/p/x");
   cli::apply_consent(config, {"rig2", "auto", {"a", "b"}});
   CHECK(config.box == "rig2");
   CHECK(config.isolation == "auto");
@@ -120,7 +127,9 @@ TEST_CASE("the file is looked for up to the project's root and no further") {
   CHECK(cli::load_config("", top / "project/a/b", top / "project").shell == "/root");
   write(top / "project/a/.sandbox.yml", "shell: /nearer\n");
   CHECK(cli::load_config("", top / "project/a/b", top / "project").shell == "/nearer");
-  CHECK(cli::load_config("../../.sandbox.yml", top / "project/a/b", top / "project").shell == "/root");
-  CHECK_THROWS_AS(cli::load_config("nowhere.yml", top / "project", top / "project"), cli::UserError);
+  CHECK(cli::load_config("../../.sandbox.yml", top / "project/a/b", top / "project").shell ==
+        "/root");
+  CHECK_THROWS_AS(cli::load_config("nowhere.yml", top / "project", top / "project"),
+                  cli::UserError);
   CHECK_THROWS_AS(cli::load_config("a", top / "project", top / "project"), cli::UserError);
 }

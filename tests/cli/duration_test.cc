@@ -16,7 +16,8 @@ TEST_CASE("durations are read as people write them") {
 }
 
 TEST_CASE("what is no duration is refused") {
-  for (const char* text : {"", "s", "-1", "1x", "1h30", "30m1h", "1m1m", "1.5h", " 1", "1 ", "99999999999999999999", "9999d"}) {
+  for (const char* text : {"", "s", "-1", "1x", "1h30", "30m1h", "1m1m", "1.5h", " 1", "1 ",
+                           "99999999999999999999", "9999d"}) {
     INFO(text);
     CHECK_FALSE(parse_duration(text));
   }

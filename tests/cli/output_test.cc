@@ -1,13 +1,13 @@
 #include "cli/output.h"
 
+#include <unistd.h>
+
+#include <boost/json.hpp>
+
 #include "cli/trace.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/fd.h"
 #include "tests/support/catch.h"
-
-#include <boost/json.hpp>
-
-#include <unistd.h>
 
 namespace {
 
@@ -127,5 +127,6 @@ TEST_CASE("a trace shows directives but no values of variables") {
   CHECK(line.rfind("> 3 exec ", 0) == 0);
   CHECK(line.find("TOKEN") != std::string::npos);
   CHECK(line.find("secret") == std::string::npos);
-  CHECK(cli::trace_line('>', 1, protocol::wire::LockReleased{}).find("> 1 __rwx_sandbox_lock_released__") == 0);
+  CHECK(cli::trace_line('>', 1, protocol::wire::LockReleased{})
+            .find("> 1 __rwx_sandbox_lock_released__") == 0);
 }

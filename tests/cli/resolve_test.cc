@@ -1,17 +1,16 @@
 // Resolution with real flocks and an agent that is a table in memory.
 #include "cli/resolve.h"
 
-#include "tests/support/catch.h"
-#include "tests/support/loop.h"
-#include "tests/support/temporary_directory.h"
+#include <signal.h>
+
+#include <set>
 
 #include "protocol/os/paths.h"
 #include "protocol/os/process.h"
 #include "protocol/os/wakeup.h"
-
-#include <signal.h>
-
-#include <set>
+#include "tests/support/catch.h"
+#include "tests/support/loop.h"
+#include "tests/support/temporary_directory.h"
 
 namespace {
 
@@ -45,7 +44,8 @@ class FakeStarter : public cli::SandboxStarter {
     }
     if (fail) {
       box_.sandboxes.erase(id);
-      throw cli::StartFailed(cli::UserError("setup", "the setup command `false` failed with status 1"), ended);
+      throw cli::StartFailed(
+          cli::UserError("setup", "the setup command `false` failed with status 1"), ended);
     }
     co_return "agent";
   }
@@ -263,7 +263,8 @@ TEST_CASE("push and pull make none") {
   CHECK(world.stored().empty());
 }
 
-TEST_CASE("without a configuration the branch's only sandbox will do, and several are asked about") {
+TEST_CASE(
+    "without a configuration the branch's only sandbox will do, and several are asked about") {
   World world;
   world.put("abc", cli::EntryState::ready);
   auto resolver = world.resolver();
@@ -299,7 +300,9 @@ TEST_CASE("a detached HEAD that moved on takes its sandbox along") {
   world.put("stranger", cli::EntryState::ready);
   world.request.key.branch = "detached@cccccccccccc";
   auto resolver = world.resolver();
-  auto ancestors = [](const std::vector<std::string>&) { return std::vector<std::string>{"aaaaaaaaaaaa"}; };
+  auto ancestors = [](const std::vector<std::string>&) {
+    return std::vector<std::string>{"aaaaaaaaaaaa"};
+  };
   world.loop.run(resolver.adopt_detached(world.request.key, ancestors));
   FakeStarter starter(world.loop.executor(), world.box);
   CHECK(world.loop.run(resolver.resolve(world.request, starter)).entry.id == "old");
@@ -354,7 +357,8 @@ TEST_CASE("replacing that is refused changes nothing") {
     co_return;
   };
   auto end = []() -> os::awaitable<void> { co_return; };
-  CHECK_THROWS_AS(world.loop.run(resolver.replace(world.request, starter, take, end)), cli::UserError);
+  CHECK_THROWS_AS(world.loop.run(resolver.replace(world.request, starter, take, end)),
+                  cli::UserError);
   REQUIRE(world.stored().size() == 1);
   CHECK(world.stored()[0].id == "old");
   CHECK(world.stored()[0].state == cli::EntryState::ready);

@@ -1,14 +1,14 @@
 // The client's side of a request against an agent that follows a script, over a stream in memory.
 #include "cli/session_client.h"
 
+#include <deque>
+#include <functional>
+
 #include "cli/error.h"
 #include "tests/support/catch.h"
 #include "tests/support/fake_origin.h"
 #include "tests/support/loop.h"
 #include "tests/support/memory_stream.h"
-
-#include <deque>
-#include <functional>
 
 namespace {
 
@@ -19,7 +19,8 @@ using wire::FrameKind;
 // The agent's end: reads whole steps as words, so that a script says what it expects.
 class Agent {
  public:
-  Agent(os::executor executor, std::unique_ptr<os::ByteStream> stream) : frames(executor, std::move(stream)) {}
+  Agent(os::executor executor, std::unique_ptr<os::ByteStream> stream)
+      : frames(executor, std::move(stream)) {}
 
   // The next message; pack bytes are collected in `pack`, input in `input`.
   os::awaitable<std::pair<std::uint32_t, wire::Message>> next() {
@@ -138,8 +139,10 @@ struct World {
   World() {
     auto [mine, theirs] = test::MemoryStream::pair(loop.executor());
     agent = std::make_unique<Agent>(loop.executor(), std::move(theirs));
-    auto session = std::make_unique<cli::Session>(loop.executor(), std::move(mine), trace, "the box");
-    client = std::make_unique<cli::SessionClient>(loop.executor(), pool, std::move(session), output);
+    auto session =
+        std::make_unique<cli::Session>(loop.executor(), std::move(mine), trace, "the box");
+    client =
+        std::make_unique<cli::SessionClient>(loop.executor(), pool, std::move(session), output);
     client->bind({"sandbox", origin->id(), "me"});
   }
   ~World() {
@@ -158,7 +161,9 @@ struct World {
     made.streams = &streams;
     return made;
   }
-  cli::CycleOutcome run(std::function<os::awaitable<void>(Agent&)> script) { return run(std::move(script), cycle()); }
+  cli::CycleOutcome run(std::function<os::awaitable<void>(Agent&)> script) {
+    return run(std::move(script), cycle());
+  }
   cli::CycleOutcome run(std::function<os::awaitable<void>(Agent&)> script, cli::Cycle what) {
     loop.start(play(std::move(script)));
     return loop.run(client->run(origin, std::move(what)));
@@ -197,8 +202,9 @@ TEST_CASE("a whole request travels without waiting for any answer") {
   auto outcome = world.run([](Agent& agent) -> os::awaitable<void> {
     // Nothing is answered before the last step has come.
     co_await agent.expect<wire::LockReleased>();
-    CHECK(agent.seen == std::vector<std::string>{"bind", "__rwx_sandbox_lock_requested__", "__rwx_sandbox_sync_start__",
-                                                 "__rwx_sandbox_sync_end__", "exec", "__rwx_sandbox_lock_released__"});
+    CHECK(agent.seen == std::vector<std::string>{
+                            "bind", "__rwx_sandbox_lock_requested__", "__rwx_sandbox_sync_start__",
+                            "__rwx_sandbox_sync_end__", "exec", "__rwx_sandbox_lock_released__"});
     CHECK(agent.pack == "pack of snapshot1");
     agent.say(wire::Granted{"1.1", 1800, false, {}});
     agent.say(wire::Applied{"snapshot1", "", {}, {}});
@@ -247,7 +253,8 @@ TEST_CASE("whoever was in line takes a new snapshot and sends the steps again") 
     agent.seen.clear();
     co_await agent.expect<wire::LockReleased>();
     CHECK(agent.request > first);
-    CHECK(agent.seen == std::vector<std::string>{"__rwx_sandbox_sync_start__", "__rwx_sandbox_sync_end__", "exec",
+    CHECK(agent.seen == std::vector<std::string>{"__rwx_sandbox_sync_start__",
+                                                 "__rwx_sandbox_sync_end__", "exec",
                                                  "__rwx_sandbox_lock_released__"});
     agent.say(wire::Applied{"snapshot2", "", {}, {}});
     co_await agent.run_command("x", "", 0);
@@ -274,7 +281,8 @@ TEST_CASE("a stale origin merges the newer result before it snapshots again") {
     agent.say(wire::Unchanged{});
     agent.say(wire::Released{});
   });
-  CHECK(world.origin->happened == std::vector<std::string>{"snapshot1", "read 5", "merge r1", "snapshot2"});
+  CHECK(world.origin->happened ==
+        std::vector<std::string>{"snapshot1", "read 5", "merge r1", "snapshot2"});
   CHECK(outcome.snapshot == "snapshot2");
 }
 
@@ -445,16 +453,16 @@ TEST_CASE("when nobody reads our stdout the command gets SIGPIPE") {
 TEST_CASE("a box that vanishes is an error, and the output that came is kept") {
   World world;
   CHECK_THROWS_AS(world.run([](Agent& agent) -> os::awaitable<void> {
-                    auto sync = co_await agent.expect<wire::SyncStart>();
-                    co_await agent.expect<wire::LockReleased>();
-                    agent.say(wire::Granted{});
-                    agent.applied(sync);
-                    agent.say(wire::Started{"job", 7});
-                    auto sent = co_await agent.frames.send_bulk(FrameKind::output, agent.request, "half a li");
-                    CHECK(sent);
-                    co_await agent.frames.finish();
-                    agent.frames.close();
-                  }),
+    auto sync = co_await agent.expect<wire::SyncStart>();
+    co_await agent.expect<wire::LockReleased>();
+    agent.say(wire::Granted{});
+    agent.applied(sync);
+    agent.say(wire::Started{"job", 7});
+    auto sent = co_await agent.frames.send_bulk(FrameKind::output, agent.request, "half a li");
+    CHECK(sent);
+    co_await agent.frames.finish();
+    agent.frames.close();
+  }),
                   cli::UserError);
   CHECK(world.streams.out == "half a li");
   CHECK(world.streams.ended);
@@ -480,22 +488,22 @@ TEST_CASE("a sandbox that is not there is told apart from everything else") {
 TEST_CASE("a sandbox that is ended before anything ran may be looked for again, after that not") {
   World before;
   CHECK_THROWS_AS(before.run([](Agent& agent) -> os::awaitable<void> {
-                    co_await agent.expect<wire::LockReleased>();
-                    agent.say(wire::Queued{1, {}});
-                    agent.request = 0;
-                    agent.say(wire::Failed{"session", "gone", "the sandbox was ended"});
-                  }),
+    co_await agent.expect<wire::LockReleased>();
+    agent.say(wire::Queued{1, {}});
+    agent.request = 0;
+    agent.say(wire::Failed{"session", "gone", "the sandbox was ended"});
+  }),
                   cli::BindFailed);
   World after;
   CHECK_THROWS_AS(after.run([](Agent& agent) -> os::awaitable<void> {
-                    auto sync = co_await agent.expect<wire::SyncStart>();
-                    co_await agent.expect<wire::LockReleased>();
-                    agent.say(wire::Granted{});
-                    agent.applied(sync);
-                    agent.say(wire::Started{"job", 7});
-                    agent.request = 0;
-                    agent.say(wire::Failed{"session", "gone", "the sandbox was ended"});
-                  }),
+    auto sync = co_await agent.expect<wire::SyncStart>();
+    co_await agent.expect<wire::LockReleased>();
+    agent.say(wire::Granted{});
+    agent.applied(sync);
+    agent.say(wire::Started{"job", 7});
+    agent.request = 0;
+    agent.say(wire::Failed{"session", "gone", "the sandbox was ended"});
+  }),
                   cli::UserError);
 }
 
@@ -572,7 +580,8 @@ TEST_CASE("a command too large for the wire is refused before anything is sent")
   World world;
   auto cycle = world.cycle();
   cycle.exec->env["BIG"] = std::string(2 << 20, 'x');
-  CHECK_THROWS_AS(world.loop.run(world.client->run(world.origin, std::move(cycle))), cli::UserError);
+  CHECK_THROWS_AS(world.loop.run(world.client->run(world.origin, std::move(cycle))),
+                  cli::UserError);
 }
 
 TEST_CASE("an agent that takes no snapshot ever is left") {

@@ -1,14 +1,14 @@
 #include "cli/storage.h"
 
-#include "cli/error.h"
-#include "tests/support/catch.h"
-#include "tests/support/temporary_directory.h"
-
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <sstream>
+
+#include "cli/error.h"
+#include "tests/support/catch.h"
+#include "tests/support/temporary_directory.h"
 
 namespace {
 
@@ -59,8 +59,9 @@ TEST_CASE("entries survive writing and reading, whatever their bytes") {
 
 TEST_CASE("keys differ in every part, and so do their lock files") {
   auto a = entry("a", "main").key;
-  for (auto change : {+[](cli::Key& k) { k.box = "x"; }, +[](cli::Key& k) { k.machine = "x"; }, +[](cli::Key& k) { k.project = "/x"; },
-                      +[](cli::Key& k) { k.device = 1; }, +[](cli::Key& k) { k.inode = 1; }, +[](cli::Key& k) { k.branch = "x"; },
+  for (auto change : {+[](cli::Key& k) { k.box = "x"; }, +[](cli::Key& k) { k.machine = "x"; },
+                      +[](cli::Key& k) { k.project = "/x"; }, +[](cli::Key& k) { k.device = 1; },
+                      +[](cli::Key& k) { k.inode = 1; }, +[](cli::Key& k) { k.branch = "x"; },
                       +[](cli::Key& k) { k.config = "x"; }}) {
     auto b = a;
     change(b);
@@ -70,9 +71,11 @@ TEST_CASE("keys differ in every part, and so do their lock files") {
 }
 
 TEST_CASE("a file of every damaged kind is refused, a newer one is told apart") {
-  for (const char* text : {"", "{", "[]", "{}", "{\"version\":1}", "{\"version\":0,\"sandboxes\":[]}", "{\"version\":1,\"sandboxes\":[1]}",
-                           "{\"version\":1,\"sandboxes\":[{}]}", "{\"version\":1,\"sandboxes\":[{\"id\":\"a\",\"box\":\"b\",\"state\":\"odd\"}]}",
-                           "{\"version\":1,\"sandboxes\":[{\"id\":7,\"box\":\"b\",\"state\":\"ready\"}]}"}) {
+  for (const char* text :
+       {"", "{", "[]", "{}", "{\"version\":1}", "{\"version\":0,\"sandboxes\":[]}",
+        "{\"version\":1,\"sandboxes\":[1]}", "{\"version\":1,\"sandboxes\":[{}]}",
+        "{\"version\":1,\"sandboxes\":[{\"id\":\"a\",\"box\":\"b\",\"state\":\"odd\"}]}",
+        "{\"version\":1,\"sandboxes\":[{\"id\":7,\"box\":\"b\",\"state\":\"ready\"}]}"}) {
     INFO(text);
     auto read = cli::decode_storage(text);
     REQUIRE_FALSE(read);

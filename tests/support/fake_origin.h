@@ -1,13 +1,14 @@
-// A work tree's end of sync without git: snapshots are numbered, packs are texts, merges are recorded.
+// A work tree's end of sync without git: snapshots are numbered, packs are texts, merges are
+// recorded.
 #pragma once
-
-#include "protocol/sync/origin.h"
 
 #include <unistd.h>
 
 #include <map>
 #include <string>
 #include <vector>
+
+#include "protocol/sync/origin.h"
 
 namespace test {
 
@@ -18,7 +19,8 @@ class FakeOrigin : public protocol::sync::Origin {
 
   std::string id() const override { return std::string(32, 'a'); }
   result<protocol::sync::Snapshot> snapshot() override {
-    if (fail_snapshot) return protocol::wire::Failure(protocol::wire::Errc::no_space, "/work: no space left");
+    if (fail_snapshot)
+      return protocol::wire::Failure(protocol::wire::Errc::no_space, "/work: no space left");
     protocol::sync::Snapshot snapshot;
     snapshot.sync.snapshot = "snapshot" + std::to_string(++snapshots);
     happened.push_back(snapshot.sync.snapshot);
@@ -31,9 +33,10 @@ class FakeOrigin : public protocol::sync::Origin {
     return {};
   }
   void forget(const std::string&) override { bases.clear(); }
-  result<void> write_pack(const protocol::sync::Snapshot& snapshot, const std::vector<std::string>& haves,
-                          protocol::os::Fd out) override {
-    std::string text = pack_bytes == 0 ? "pack of " + snapshot.sync.snapshot + (haves.empty() ? "" : " on " + haves.front())
+  result<void> write_pack(const protocol::sync::Snapshot& snapshot,
+                          const std::vector<std::string>& haves, protocol::os::Fd out) override {
+    std::string text = pack_bytes == 0 ? "pack of " + snapshot.sync.snapshot +
+                                             (haves.empty() ? "" : " on " + haves.front())
                                        : std::string(pack_bytes, 'p');
     for (std::string_view left = text; !left.empty();) {
       ssize_t count = ::write(out.get(), left.data(), left.size());
@@ -49,11 +52,13 @@ class FakeOrigin : public protocol::sync::Origin {
     for (ssize_t count = 0; (count = ::read(in.get(), buffer, sizeof buffer)) > 0;) {
       text.append(buffer, static_cast<std::size_t>(count));
     }
-    if (refuse_pack) return protocol::wire::Failure(protocol::wire::Errc::bad_input, "the pack is damaged");
+    if (refuse_pack)
+      return protocol::wire::Failure(protocol::wire::Errc::bad_input, "the pack is damaged");
     happened.push_back("read " + std::to_string(text.size()));
     return {};
   }
-  result<protocol::sync::MergeReport> merge(const std::string&, const protocol::wire::Result& result) override {
+  result<protocol::sync::MergeReport> merge(const std::string&,
+                                            const protocol::wire::Result& result) override {
     happened.push_back("merge " + result.result);
     last_merged = result.result;
     return report;

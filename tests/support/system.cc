@@ -1,9 +1,5 @@
 #include "tests/support/system.h"
 
-#include "protocol/os/paths.h"
-
-#include <boost/json.hpp>
-
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -11,12 +7,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <boost/json.hpp>
 #include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
+
+#include "protocol/os/paths.h"
 
 namespace test {
 namespace fs = std::filesystem;
@@ -47,7 +46,8 @@ void write_text(const fs::path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary) << text;
 }
 
-Running::Running(os::Process process, fs::path out, fs::path error, os::Fd input, std::optional<os::Pty> terminal)
+Running::Running(os::Process process, fs::path out, fs::path error, os::Fd input,
+                 std::optional<os::Pty> terminal)
     : process_(std::make_unique<os::Process>(std::move(process))),
       out_(std::move(out)),
       error_(std::move(error)),
@@ -112,7 +112,8 @@ Ended Running::wait(std::chrono::seconds limit) {
       [&] {
         drain();
         info.si_pid = 0;
-        return ::waitid(P_PID, static_cast<id_t>(pid()), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
+        return ::waitid(P_PID, static_cast<id_t>(pid()), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+               info.si_pid != 0;
       },
       limit);
   if (over) {
@@ -133,7 +134,8 @@ Machine::Machine() {
   root_ = name;
   fs::create_directories(home());
   fs::create_directories(project());
-  for (const char* kept : {"PATH", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"}) {
+  for (const char* kept :
+       {"PATH", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"}) {
     if (const char* value = std::getenv(kept); value != nullptr) {
       environment[kept] = value;
     }
@@ -169,7 +171,8 @@ Machine::~Machine() {
   for (const auto& sandbox : fs::directory_iterator(state() / "agent/sandboxes", error)) {
     boost::system::error_code bad;
     auto value = boost::json::parse(file_text(sandbox.path() / "supervisor.json"), bad);
-    if (!bad && value.is_object() && value.get_object().contains("pid") && value.at("pid").is_int64()) {
+    if (!bad && value.is_object() && value.get_object().contains("pid") &&
+        value.at("pid").is_int64()) {
       ::kill(static_cast<pid_t>(value.at("pid").get_int64()), SIGKILL);
     }
   }
@@ -240,7 +243,9 @@ Running Machine::start_program(const Words& argv, const How& how) {
   return Running(std::move(*process), out, error, std::move(keep_open), std::move(terminal));
 }
 
-Ended Machine::run_program(const Words& argv, const How& how) { return start_program(argv, how).wait(); }
+Ended Machine::run_program(const Words& argv, const How& how) {
+  return start_program(argv, how).wait();
+}
 
 Running Machine::start(const Words& arguments, const How& how) {
   Words argv = {SANDBOX_BIN_DIR "/sandbox"};
@@ -250,10 +255,13 @@ Running Machine::start(const Words& arguments, const How& how) {
 
 Ended Machine::run(const Words& arguments, const How& how) { return start(arguments, how).wait(); }
 
-Ended Machine::exec(const std::string& script, const How& how) { return run({"exec", "--", "sh", "-c", script}, how); }
+Ended Machine::exec(const std::string& script, const How& how) {
+  return run({"exec", "--", "sh", "-c", script}, how);
+}
 
 Ended Machine::git(const Words& arguments) {
-  Words argv = {"git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main"};
+  Words argv = {
+      "git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main"};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   return run_program(argv);
 }

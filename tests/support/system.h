@@ -1,9 +1,7 @@
-// A machine of one test: private home, state and configuration under a short directory, and the real programs run in it.
-// Ends what it started, and nothing else; leaves its directory behind when the test failed.
+// A machine of one test: private home, state and configuration under a short directory, and the
+// real programs run in it. Ends what it started, and nothing else; leaves its directory behind when
+// the test failed.
 #pragma once
-
-#include "protocol/os/process.h"
-#include "protocol/os/pty.h"
 
 #include <chrono>
 #include <filesystem>
@@ -14,12 +12,16 @@
 #include <string>
 #include <vector>
 
+#include "protocol/os/process.h"
+#include "protocol/os/pty.h"
+
 namespace test {
 
 using Words = std::vector<std::string>;
 
 // Looks again and again, without a fixed sleep, until it is true or too late.
-bool eventually(const std::function<bool()>& what, std::chrono::milliseconds limit = std::chrono::seconds(20));
+bool eventually(const std::function<bool()>& what,
+                std::chrono::milliseconds limit = std::chrono::seconds(20));
 
 std::string file_text(const std::filesystem::path& file);
 void write_text(const std::filesystem::path& file, const std::string& text);
@@ -31,24 +33,24 @@ struct Ended {
 };
 
 struct How {
-  std::filesystem::path directory;                // empty: the machine's project
-  std::string input;                              // what stdin gives, then its end
-  bool input_stays_open = false;                  // stdin is a pipe that nobody ends
-  bool null_input = false;                        // stdin is /dev/null
-  bool terminal = false;                          // the three streams are a terminal of 30 rows, 100 columns
-  std::map<std::string, std::string> environment; // added to the machine's; an empty value removes
+  std::filesystem::path directory;  // empty: the machine's project
+  std::string input;                // what stdin gives, then its end
+  bool input_stays_open = false;    // stdin is a pipe that nobody ends
+  bool null_input = false;          // stdin is /dev/null
+  bool terminal = false;            // the three streams are a terminal of 30 rows, 100 columns
+  std::map<std::string, std::string> environment;  // added to the machine's; an empty value removes
 };
 
 // A program that runs. Killed by the destructor, with its group.
 class Running {
  public:
-  Running(protocol::os::Process process, std::filesystem::path out, std::filesystem::path error, protocol::os::Fd input,
-          std::optional<protocol::os::Pty> terminal);
+  Running(protocol::os::Process process, std::filesystem::path out, std::filesystem::path error,
+          protocol::os::Fd input, std::optional<protocol::os::Pty> terminal);
   ~Running();
   Running(Running&&) = default;
 
   pid_t pid() const { return process_->pid(); }
-  void signal(int number);  // to the program alone
+  void signal(int number);             // to the program alone
   void type(const std::string& text);  // to its terminal or stdin
   void end_input() { input_.reset(); }
   void resize(protocol::os::WindowSize size);

@@ -1,11 +1,11 @@
 // The other commands, with the real programs.
-#include "tests/support/catch.h"
-#include "tests/support/system.h"
+#include <signal.h>
+#include <sys/stat.h>
 
 #include <boost/json.hpp>
 
-#include <signal.h>
-#include <sys/stat.h>
+#include "tests/support/catch.h"
+#include "tests/support/system.h"
 
 namespace fs = std::filesystem;
 using test::Ended;
@@ -66,13 +66,15 @@ TEST_CASE("start makes one, says when there is one, and asks nothing") {
   CHECK(second.at("Created") == false);
   CHECK(first.at("RunID") == second.at("RunID"));
   CHECK(second.at("RunURL") == first.at("RunURL"));
-  CHECK(machine.run({"start"}).out.find("already running: " + text(first.at("RunID"))) != std::string::npos);
+  CHECK(machine.run({"start"}).out.find("already running: " + text(first.at("RunID"))) !=
+        std::string::npos);
 }
 
 TEST_CASE("setup runs once, with env and --init, and its output is shown") {
   Machine machine;
   machine.make_repository();
-  write_text(machine.project() / ".sandbox.yml", "setup:\n  - echo setting up $WHO $A\n  - echo once >> setup-ran\nenv:\n  WHO: us\n");
+  write_text(machine.project() / ".sandbox.yml",
+             "setup:\n  - echo setting up $WHO $A\n  - echo once >> setup-ran\nenv:\n  WHO: us\n");
   auto started = machine.run({"start", "--init", "A=1", "--json"});
   CHECK(started.status == 0);
   CHECK(started.err.find("setting up us 1\n") != std::string::npos);
@@ -89,7 +91,8 @@ TEST_CASE("setup runs once, with env and --init, and its output is shown") {
 TEST_CASE("a setup that fails ends the start, names the command and leaves nothing") {
   Machine machine;
   machine.make_repository();
-  write_text(machine.project() / ".sandbox.yml", "setup:\n  - echo fine\n  - sh -c 'echo broken >&2; exit 4'\n  - touch never\n");
+  write_text(machine.project() / ".sandbox.yml",
+             "setup:\n  - echo fine\n  - sh -c 'echo broken >&2; exit 4'\n  - touch never\n");
   auto failed = machine.exec("touch ran");
   CHECK(failed.status == 255);
   CHECK(failed.err.find("broken\n") != std::string::npos);
@@ -104,11 +107,15 @@ TEST_CASE("a setup that fails ends the start, names the command and leaves nothi
 TEST_CASE("a starter killed with -9 leaves nobody waiting and one sandbox") {
   Machine machine;
   machine.make_repository();
-  write_text(machine.project() / ".sandbox.yml", "setup: test -e " + (machine.root() / "go").string() + " || { echo blocked; sleep 600; }\n");
+  write_text(
+      machine.project() / ".sandbox.yml",
+      "setup: test -e " + (machine.root() / "go").string() + " || { echo blocked; sleep 600; }\n");
   auto starter = machine.start({"start"});
   REQUIRE(starter.err_has("blocked"));
   auto waiter = machine.start({"exec", "--json", "--", "true"});
-  REQUIRE(test::eventually([&] { return machine.run({"list", "--json"}).out.find("starting") != std::string::npos; }));
+  REQUIRE(test::eventually([&] {
+    return machine.run({"list", "--json"}).out.find("starting") != std::string::npos;
+  }));
   write_text(machine.root() / "go", "");
   starter.signal(SIGKILL);
   starter.wait();
@@ -128,7 +135,8 @@ TEST_CASE("push sends, pull brings, neither makes a sandbox") {
   CHECK(push.out == "Pushed local changes to sandbox.\n");
   CHECK(machine.run({"push", "--json"}).out.find(text(started.at("RunID"))) != std::string::npos);
   CHECK(machine.run({"pull"}).out == "No changes to pull from sandbox.\n");
-  auto victim = machine.start({"exec", "--", "sh", "-c", "echo x > left; echo ready; exec sleep 600"});
+  auto victim =
+      machine.start({"exec", "--", "sh", "-c", "echo x > left; echo ready; exec sleep 600"});
   REQUIRE(victim.out_has("ready"));
   victim.signal(SIGKILL);
   victim.wait();
@@ -184,7 +192,8 @@ TEST_CASE("--id reaches a sandbox from anywhere, and exec --reset --id replaces 
   elsewhere.directory = machine.root() / "elsewhere";
   fs::create_directories(elsewhere.directory);
   CHECK(text(json(machine.run({"status", "--id", id, "--json"}, elsewhere)).at("RunID")) == id);
-  CHECK(text(json(machine.run({"status", "--id", id.substr(0, 8), "--json"}, elsewhere)).at("RunID")) == id);
+  CHECK(text(json(machine.run({"status", "--id", id.substr(0, 8), "--json"}, elsewhere))
+                 .at("RunID")) == id);
   auto reset = machine.run({"exec", "--reset", "--id", id, "--json", "--", "true"});
   INFO(reset.out << reset.err);
   CHECK(reset.status == 0);
@@ -259,7 +268,8 @@ TEST_CASE("stock ssh reaches the sandbox with what ssh-config prints") {
   auto config = machine.run({"ssh-config", "--host", "here"});
   CHECK(config.status == 0);
   write_text(machine.root() / "ssh_config", config.out);
-  auto ssh = machine.run_program({"ssh", "-F", (machine.root() / "ssh_config").string(), "-o", "BatchMode=yes", "here", "cat f; exit 6"});
+  auto ssh = machine.run_program({"ssh", "-F", (machine.root() / "ssh_config").string(), "-o",
+                                  "BatchMode=yes", "here", "cat f; exit 6"});
   INFO(ssh.err);
   CHECK(ssh.status == 6);
   CHECK(ssh.out == "committed\n");

@@ -1,11 +1,12 @@
-// What goes wrong around the CLI: damaged and unwritable files, boxes that are not there, odd environments.
-#include "tests/support/catch.h"
-#include "tests/support/system.h"
+// What goes wrong around the CLI: damaged and unwritable files, boxes that are not there, odd
+// environments.
+#include <signal.h>
+#include <unistd.h>
 
 #include <boost/json.hpp>
 
-#include <signal.h>
-#include <unistd.h>
+#include "tests/support/catch.h"
+#include "tests/support/system.h"
 
 namespace fs = std::filesystem;
 using test::file_text;
@@ -13,7 +14,9 @@ using test::How;
 using test::Machine;
 using test::write_text;
 
-TEST_CASE("a damaged storage file is kept beside a fresh one, and what it knew of can still be found and stopped") {
+TEST_CASE(
+    "a damaged storage file is kept beside a fresh one, and what it knew of can still be found and "
+    "stopped") {
   Machine machine;
   machine.make_repository();
   machine.exec("true");
@@ -45,7 +48,9 @@ TEST_CASE("commands wait for the storage's lock, and say so") {
   Machine machine;
   machine.make_repository();
   machine.exec("true");
-  auto holder = machine.start_program({"flock", "-x", (machine.state() / "sandboxes.json.lock").string(), "sh", "-c", "echo held; sleep 2"});
+  auto holder =
+      machine.start_program({"flock", "-x", (machine.state() / "sandboxes.json.lock").string(),
+                             "sh", "-c", "echo held; sleep 2"});
   REQUIRE(holder.out_has("held"));
   for (const char* command : {"list", "start", "status"}) {
     INFO(command);
@@ -63,7 +68,10 @@ TEST_CASE("neither lock is held while a command runs") {
   machine.make_repository();
   auto running = machine.start({"exec", "--", "sh", "-c", "echo ready; sleep 600"});
   REQUIRE(running.out_has("ready"));
-  CHECK(machine.run_program({"flock", "-n", (machine.state() / "sandboxes.json.lock").string(), "true"}).status == 0);
+  CHECK(
+      machine
+          .run_program({"flock", "-n", (machine.state() / "sandboxes.json.lock").string(), "true"})
+          .status == 0);
   for (const auto& lock : fs::directory_iterator(machine.state() / "starters")) {
     CHECK(machine.run_program({"flock", "-n", lock.path().string(), "true"}).status == 0);
   }
@@ -83,9 +91,10 @@ TEST_CASE("a box that cannot be reached deletes nothing") {
   entry["box"] = "127.0.0.1:1";
   entry.erase("machine");
   write_text(machine.state() / "sandboxes.json", boost::json::serialize(value));
-  for (const test::Words& words : {test::Words{"exec", "--box", "127.0.0.1:1", "--", "true"}, test::Words{"stop", "--box", "127.0.0.1:1"},
-                                   test::Words{"push", "--box", "127.0.0.1:1"}, test::Words{"reset", "--box", "127.0.0.1:1"},
-                                   test::Words{"stop", "--id", id}}) {
+  for (const test::Words& words :
+       {test::Words{"exec", "--box", "127.0.0.1:1", "--", "true"},
+        test::Words{"stop", "--box", "127.0.0.1:1"}, test::Words{"push", "--box", "127.0.0.1:1"},
+        test::Words{"reset", "--box", "127.0.0.1:1"}, test::Words{"stop", "--id", id}}) {
     INFO(words[0]);
     auto ended = machine.run(words);
     CHECK(ended.status == 255);
@@ -121,7 +130,12 @@ TEST_CASE("another agent in the box's place deletes nothing") {
     auto supervisor = boost::json::parse(file_text(sandbox.path() / "supervisor.json"));
     ::kill(static_cast<pid_t>(supervisor.at("pid").as_int64()), SIGKILL);
   }
-  fs::remove_all(machine.state() / "agent");
+  REQUIRE(test::eventually([&] {
+    std::error_code error;
+    fs::remove_all(machine.state() / "agent",
+                   error);  // the old agent may still be closing its files
+    return !fs::exists(machine.state() / "agent");
+  }));
   auto ended = machine.exec("true");
   CHECK(ended.status == 255);
   CHECK(ended.err.find("another agent") != std::string::npos);
@@ -161,7 +175,9 @@ TEST_CASE("another host key than the pinned one is refused") {
   Machine machine;
   machine.make_repository();
   machine.exec("true");
-  auto address = std::string(boost::json::parse(file_text(machine.state() / "agent/agent.json")).at("Address").as_string());
+  auto address = std::string(boost::json::parse(file_text(machine.state() / "agent/agent.json"))
+                                 .at("Address")
+                                 .as_string());
   auto first = machine.run({"exec", "--box", address, "--", "echo", "remote"});
   INFO(first.err);
   CHECK(first.status == 0);
@@ -178,8 +194,10 @@ TEST_CASE("another host key than the pinned one is refused") {
   CHECK(changed.status == 255);
   CHECK(changed.err.find("another host key") != std::string::npos);
   write_text(machine.config() / "boxes.json", "[]");
-  CHECK(machine.run({"exec", "--box", address, "--", "true"}).err.find("boxes.json") != std::string::npos);
-  write_text(machine.config() / "boxes.json", "{\"version\":1,\"boxes\":{\"rig\":{\"address\":\"" + address + "\"}}}");
+  CHECK(machine.run({"exec", "--box", address, "--", "true"}).err.find("boxes.json") !=
+        std::string::npos);
+  write_text(machine.config() / "boxes.json",
+             "{\"version\":1,\"boxes\":{\"rig\":{\"address\":\"" + address + "\"}}}");
   CHECK(machine.run({"exec", "--box", "rig", "--", "echo", "named"}).out == "named\n");
   CHECK(machine.run({"exec", "--box", "unknown", "--", "true"}).status == 2);
 }
@@ -220,10 +238,16 @@ TEST_CASE("a state directory that is a file is named") {
 
 TEST_CASE("a current directory that was deleted is named") {
   Machine machine;
-  auto ended = machine.run_program({"sh", "-c", "mkdir gone && cd gone && rmdir ../gone && exec " SANDBOX_BIN_DIR "/sandbox exec -- true"});
+  auto ended = machine.run_program(
+      {"sh", "-c",
+       "mkdir gone && cd gone && rmdir ../gone && exec " SANDBOX_BIN_DIR "/sandbox exec -- true"});
   CHECK(ended.status == 255);
   CHECK(ended.err.find("current directory") != std::string::npos);
-  CHECK(machine.run_program({"sh", "-c", "mkdir gone && cd gone && rmdir ../gone && exec " SANDBOX_BIN_DIR "/sandbox version"}).status == 0);
+  CHECK(machine
+            .run_program({"sh", "-c",
+                          "mkdir gone && cd gone && rmdir ../gone && exec " SANDBOX_BIN_DIR
+                          "/sandbox version"})
+            .status == 0);
 }
 
 TEST_CASE("without git on PATH the error names it") {
@@ -248,7 +272,8 @@ TEST_CASE("a huge environment of ours is no matter, a huge command is refused") 
   Machine machine;
   machine.make_repository();
   How how;
-  for (int i = 0; i < 10; ++i) how.environment["BIG" + std::to_string(i)] = std::string(100000, 'x');
+  for (int i = 0; i < 10; ++i)
+    how.environment["BIG" + std::to_string(i)] = std::string(100000, 'x');
   CHECK(machine.exec("echo fine", how).out == "fine\n");
   test::Words words = {"exec"};
   for (int i = 0; i < 12; ++i) {
@@ -264,7 +289,8 @@ TEST_CASE("a huge environment of ours is no matter, a huge command is refused") 
 TEST_CASE("the same command inside a git hook sees the repository, not the hook's variables") {
   Machine machine;
   machine.make_repository();
-  write_text(machine.project() / ".git/hooks/pre-commit", "#!/bin/sh\nexec " SANDBOX_BIN_DIR "/sandbox exec -- cat f\n");
+  write_text(machine.project() / ".git/hooks/pre-commit",
+             "#!/bin/sh\nexec " SANDBOX_BIN_DIR "/sandbox exec -- cat f\n");
   fs::permissions(machine.project() / ".git/hooks/pre-commit", fs::perms::owner_all);
   write_text(machine.project() / "f", "committed\nstaged\n");
   auto commit = machine.git({"commit", "-q", "-a", "-m", "two"});
