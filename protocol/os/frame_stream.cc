@@ -305,14 +305,15 @@ struct FrameStream::State {
   }
 
   void drop(std::uint32_t request) {
-    auto erase = [request](auto& streams) {
-      auto first = streams.lower_bound(StreamId{request, FrameKind{0}});
-      auto last = first;
-      while (last != streams.end() && last->first.request == request) ++last;
-      streams.erase(first, last);
-    };
-    erase(outgoing);
-    erase(incoming);
+    auto first = outgoing.lower_bound(StreamId{request, FrameKind{0}});
+    auto last = first;
+    while (last != outgoing.end() && last->first.request == request) ++last;
+    outgoing.erase(first, last);
+    // What has come and was not yet consumed still counts: without it the peer, out of credit,
+    // would wait for ever.
+    std::erase_if(incoming, [request](const auto& each) {
+      return each.first.request == request && each.second.unconsumed == 0;
+    });
     drops[request] = ++drop_count;
     if (drops.size() > kMaxStreams) drops.erase(drops.begin());
     changed.notify();
