@@ -17,7 +17,7 @@ using wire::Failure;
 
 namespace {
 
-constexpr std::size_t kBatch = 64;    // files that are staged before they are put in place
+constexpr std::size_t kBatch = 400;   // files that are staged before they are put in place
 constexpr std::size_t kSyncEach = 8;  // above this many, one sync of the file system is cheaper
 
 std::string parent_of(const std::string& path) {
@@ -81,6 +81,8 @@ result<std::vector<ChangeOutcome>> TreeWriter::run(const std::vector<Change>& ch
       work = one.error();
     } else if (*one) {
       staged.push_back(std::move(**one));
+      // They are synced together then, and one descriptor each is enough.
+      if (staged.size() > kSyncEach) staged.back().file.close();
       if (staged.size() >= kBatch) work = place(staged, changes, outcomes);
     }
   }

@@ -330,3 +330,84 @@ TEST_CASE("a workspace that is a link now is refused") {
   CHECK(ends.try_push());
   CHECK(read_file(ends.box() / "f") == "2\n");
 }
+
+TEST_CASE("what a process writes in the workspace during a sync is kept as drift") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  write_file(ends.laptop() / "f", "1\n");
+  write_file(ends.laptop() / "g", "1\n");
+  ends.push();
+  write_file(ends.laptop() / "f", "2\n");
+  write_file(ends.laptop() / "g", "2\n");
+  bool wrote = false;
+  os::Beneath::set_fault([&](std::string_view operation) {
+    if (!wrote && operation == "write" && read_file(ends.box() / "f") == "1\n" &&
+        fs::exists(ends.box_store() / "workspace-writing")) {
+      wrote = true;
+      write_file(ends.box() / "f", "written meanwhile\n");
+    }
+    return 0;
+  });
+  auto applied = ends.try_push();
+  os::Beneath::set_fault(nullptr);
+  REQUIRE(applied);
+  CHECK(wrote);
+  CHECK(read_tree(ends.box()) == read_tree(ends.laptop()));
+  CHECK(applied->drifted == std::vector<std::string>{"f"});
+  REQUIRE_FALSE(applied->drift.empty());
+  CHECK(git_out(ends.box_store(), {"--git-dir=.", "show", applied->drift + ":f"}) ==
+        "written meanwhile");
+}
+
+TEST_CASE("a shallow clone and a submodule look the same in the workspace") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  fs::create_directories(scratch / "upstream");
+  make_repository(scratch / "upstream");
+  git_out(scratch / "upstream", {"commit", "-q", "-m", "three"});
+  fs::remove(ends.laptop());
+  git_out(scratch.path(), {"clone", "-q", "--depth", "2",
+                           "file://" + (scratch / "upstream").native(), ends.laptop().native()});
+  git_out(ends.laptop(), {"-c", "protocol.file.allow=always", "submodule", "--quiet", "add",
+                          (scratch / "upstream").native(), "sub"});
+  git_out(ends.laptop(), {"commit", "-q", "-m", "a submodule"});
+  auto applied = ends.push();
+  for (std::vector<std::string> question : {std::vector<std::string>{"log", "--format=%H %s"},
+                                            {"rev-parse", "--is-shallow-repository"},
+                                            {"ls-files", "--stage"}}) {
+    INFO(question[0]);
+    CHECK(git(ends.box(), question).out == git(ends.laptop(), question).out);
+  }
+  CHECK(git(ends.box(), {"status", "--porcelain"}).out == "");
+  CHECK(git(ends.box(), {"fsck"}).exit.ok());
+  CHECK(fs::is_directory(ends.box() / "sub"));
+  CHECK_FALSE(ends.pull());
+  write_file(ends.box() / "made", "made\n");
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->complete());
+  CHECK(read_file(ends.laptop() / "sub/clean") == "clean\n");
+}
+
+TEST_CASE("an idle store is tidied down to what is needed") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  for (int i = 0; i < 25; ++i) {
+    write_file(ends.laptop() / "clean", std::to_string(i) + "\n");
+    ends.push();
+  }
+  CHECK(ends.workspace().have().size() == 20);
+  write_file(ends.box() / "made", "made\n");
+  auto taken = must(ends.workspace().take_result(ends.origin().id()));
+  REQUIRE(taken);
+  ends.workspace().tidy();
+  CHECK(ends.workspace().have().size() == 20);
+  CHECK(git_out(ends.box_store(),
+                {"--git-dir=.", "for-each-ref", "--format=%(refname)", "refs/snapshots/"})
+            .find("000000000001-") == std::string::npos);
+  ends.restart();
+  REQUIRE(ends.pull());
+  CHECK(read_file(ends.laptop() / "made") == "made\n");
+  CHECK(git(ends.box(), {"fsck"}).exit.ok());
+}

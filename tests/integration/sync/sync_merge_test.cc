@@ -217,6 +217,7 @@ TEST_CASE("commits made in the sandbox arrive as refs/sandbox and leave branches
   git_out(ends.box(), {"commit", "-q", "-a", "-m", "made in the sandbox"});
   git_out(ends.box(), {"branch", "topic/x"});
   std::string made = git_out(ends.box(), {"rev-parse", "HEAD"});
+  if (GENERATE(false, true)) git_out(ends.box(), {"gc", "-q"});
   auto report = ends.pull();
   REQUIRE(report);
   CHECK(report->refused.empty());
@@ -257,4 +258,41 @@ TEST_CASE("a commit that no result has shown is kept as drift before its branch 
   CHECK(
       git_out(ends.box_store(), {"--git-dir=.", "log", "--format=%H", applied.drift}).find(made) !=
       std::string::npos);
+}
+
+TEST_CASE("an edit made while a result is being written is not lost") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  for (const char* name : {"changed", "deleted", "text"}) write_file(ends.laptop() / name, kText);
+  ends.push();
+  write_file(ends.box() / "changed", "theirs\n");
+  write_file(ends.box() / "text", replaced(kText, "seven", "SEVEN"));
+  write_file(ends.box() / "new", "theirs\n");
+  fs::remove(ends.box() / "deleted");
+  auto taken = must(ends.workspace().take_result(ends.origin().id()));
+  REQUIRE(taken);
+  must(ends.receive(*taken));
+  // An editor saves at the last moment: after every file was compared.
+  bool edited = false;
+  os::Beneath::set_fault([&](std::string_view operation) {
+    if (!edited && (operation == "unlink" || operation == "rename")) {
+      edited = true;
+      write_file(ends.laptop() / "changed", "mine, and longer\n");
+      write_file(ends.laptop() / "deleted", "mine, and longer\n");
+      write_file(ends.laptop() / "new", "mine, and longer\n");
+      write_file(ends.laptop() / "text", replaced(kText, "one", "ONE, and longer"));
+    }
+    return 0;
+  });
+  auto report = ends.origin().merge(TwoEnds::kSandbox, *taken);
+  os::Beneath::set_fault(nullptr);
+  must(std::move(report));
+  CHECK(edited);
+  CHECK(read_file(ends.laptop() / "changed") == "mine, and longer\n");
+  CHECK(read_file(ends.laptop() / "deleted") == "mine, and longer\n");
+  CHECK(read_file(ends.laptop() / "new") == "mine, and longer\n");
+  CHECK(read_file(ends.laptop() / "text") ==
+        replaced(replaced(kText, "one", "ONE, and longer"), "seven", "SEVEN"));
+  CHECK(read_file(ends.laptop() / "changed.sandbox-conflict") == "theirs\n");
+  CHECK(read_file(ends.laptop() / "new.sandbox-conflict") == "theirs\n");
 }
