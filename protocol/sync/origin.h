@@ -1,12 +1,9 @@
-// The work tree's end of sync, on the laptop: takes snapshots, makes packs for a box, merges results back.
-// Every call blocks (run it on a pool thread) and runs git only on the private store, never on the user's repository
-// or work tree but to read HEAD, the index and ignore rules. Not thread-safe: one call at a time on an object; several processes on one
-// store are made safe by its flock.
+// The work tree's end of sync, on the laptop: takes snapshots, makes packs for a box, merges
+// results back. Every call blocks (run it on a pool thread) and runs git only on the private store,
+// never on the user's repository or work tree but to read HEAD, the index and ignore rules. Not
+// thread-safe: one call at a time on an object; several processes on one store are made safe by its
+// flock.
 #pragma once
-
-#include "protocol/os/fd.h"
-#include "protocol/sync/snapshot.h"
-#include "protocol/wire/result.h"
 
 #include <cstdint>
 #include <filesystem>
@@ -15,13 +12,18 @@
 #include <string>
 #include <vector>
 
+#include "protocol/os/fd.h"
+#include "protocol/sync/snapshot.h"
+#include "protocol/wire/result.h"
+
 namespace protocol::sync {
 
 using wire::result;
 
 struct OriginOptions {
-  std::filesystem::path work_tree;  // its root: git's top level, or the directory itself without git
-  std::filesystem::path store;      // private directory, made when missing (0700)
+  std::filesystem::path
+      work_tree;                // its root: git's top level, or the directory itself without git
+  std::filesystem::path store;  // private directory, made when missing (0700)
   std::vector<std::string> includes;  // sync.include
   std::uint32_t depth = 50;           // sync.depth; 0 is all
   std::string git = "git";            // program
@@ -29,15 +31,17 @@ struct OriginOptions {
 
 // What merging a result did. Paths are relative to the work tree, bytes as they are.
 struct MergeReport {
-  std::vector<std::string> written;    // made or changed here as on the box (merged text included)
+  std::vector<std::string> written;  // made or changed here as on the box (merged text included)
   std::vector<std::string> deleted;
   struct Conflict {
     std::string path;
-    std::string saved;  // NAME.sandbox-conflict, or empty where there is nothing to save (deleted there)
+    std::string
+        saved;  // NAME.sandbox-conflict, or empty where there is nothing to save (deleted there)
     std::string why;
   };
   std::vector<Conflict> conflicts;     // ours stayed
-  std::vector<wire::LeftOut> refused;  // paths that were not written: escapes, .git, folding names, unwritable; their content stays in the store
+  std::vector<wire::LeftOut> refused;  // paths that were not written: escapes, .git, folding names,
+                                       // unwritable; their content stays in the store
   std::vector<std::string> commits;    // refs/sandbox/... made for commits from the sandbox
   bool already = false;                // another process had merged it
   bool complete() const { return conflicts.empty() && refused.empty(); }
@@ -55,25 +59,29 @@ class Origin {
   // The work tree now. Scans again (bounded) when HEAD or the index moved meanwhile.
   virtual result<Snapshot> snapshot() = 0;
 
-  // What this origin knows of a sandbox: the commit that the box is known to have (base for packs), and the last merged result.
-  // Empty strings: nothing yet.
+  // What this origin knows of a sandbox: the commit that the box is known to have (base for packs),
+  // and the last merged result. Empty strings: nothing yet.
   virtual std::string base(const std::string& sandbox) = 0;
   virtual std::string merged(const std::string& sandbox) = 0;
   // The box has applied this snapshot.
   virtual result<void> set_base(const std::string& sandbox, const std::string& commit) = 0;
   virtual void forget(const std::string& sandbox) = 0;  // the sandbox is gone
 
-  // Writes a thin pack of everything reachable from the snapshot (history cut as its shallow list says) that is
-  // not reachable from `haves` into `out`, then closes it. Streams; blocks while `out` is full. Errc::gone when the reader went away.
-  // `haves` that this store does not know are passed over.
-  virtual result<void> write_pack(const Snapshot& snapshot, const std::vector<std::string>& haves, os::Fd out) = 0;
+  // Writes a thin pack of everything reachable from the snapshot (history cut as its shallow list
+  // says) that is not reachable from `haves` into `out`, then closes it. Streams; blocks while
+  // `out` is full. Errc::gone when the reader went away. `haves` that this store does not know are
+  // passed over.
+  virtual result<void> write_pack(const Snapshot& snapshot, const std::vector<std::string>& haves,
+                                  os::Fd out) = 0;
 
-  // Reads a pack from `in` to its end, checks it (index-pack --strict, size limits) and keeps its objects. Nothing outside the store changes.
+  // Reads a pack from `in` to its end, checks it (index-pack --strict, size limits) and keeps its
+  // objects. Nothing outside the store changes.
   virtual result<void> read_pack(os::Fd in, std::uint64_t max_bytes) = 0;
 
-  // Merges a result whose pack was read into the work tree: base is what was sent, theirs the box, ours the files as they are now.
-  // All on disk (fsynced) when it returns; then records it as merged for this sandbox. Errc::bad_input for a result
-  // that is not a commit grown from `result.base`, no_space or denied with nothing lost.
+  // Merges a result whose pack was read into the work tree: base is what was sent, theirs the box,
+  // ours the files as they are now. All on disk (fsynced) when it returns; then records it as
+  // merged for this sandbox. Errc::bad_input for a result that is not a commit grown from
+  // `result.base`, no_space or denied with nothing lost.
   virtual result<MergeReport> merge(const std::string& sandbox, const wire::Result& result) = 0;
 };
 
