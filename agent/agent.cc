@@ -119,6 +119,9 @@ struct Agent::Parts {
 };
 
 os::awaitable<void> Agent::Parts::start() {
+  // One that was killed left its address.
+  std::error_code none;
+  std::filesystem::remove(state / "agent.json", none);
   auto loaded = co_await sandboxes.load();
   need(std::move(loaded), "cannot read the sandboxes");
   auto user_lock = co_await store->user_lock();

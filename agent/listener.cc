@@ -118,9 +118,6 @@ os::awaitable<void> Listener::serve(Listener& self, tcp::socket socket, std::str
     std::shared_ptr<protocol::ssh::ServerConnection> connection;
     ~Open() { listener.connections_.erase(connection); }
   };
-  Lifetime::Enlisted enlisted(
-      self.services_.lifetime, [] {}, true);
-
   boost::system::error_code ignored;
   socket.set_option(tcp::no_delay(true), ignored);
   protocol::ssh::ServerOptions options;
@@ -135,6 +132,14 @@ os::awaitable<void> Listener::serve(Listener& self, tcp::socket socket, std::str
   };
   Open open{self, protocol::ssh::serve(std::move(socket), self.host_key_, options, authorize)};
   self.connections_.insert(open.connection);
+  Lifetime::Enlisted enlisted(
+      self.services_.lifetime,
+      [&] {
+        if (unknown.counted) {
+          open.connection->close();
+        }
+      },
+      true);
   auto identity = co_await open.connection->handshake();
   unknown.known();
   if (!identity) {

@@ -16,8 +16,8 @@ namespace agent {
 
 class Listener {
  public:
-  static constexpr std::size_t kMaxUnknown = 64;  // connections that have not yet shown a key
-  static constexpr std::size_t kMaxUnknownPerPeer = 16;  // of one address
+  static constexpr std::size_t kMaxUnknown = 128;  // connections that have not yet shown a key
+  static constexpr std::size_t kMaxUnknownPerPeer = 64;  // of one address
   static constexpr std::size_t kMaxConnections = 1024;
 
   // Binds and listens. Errc::exists (port taken), denied, not_found (no such host), io.

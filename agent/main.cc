@@ -12,7 +12,6 @@
 #include "agent/log.h"
 #include "agent/options.h"
 #include "agent/supervisor/supervisor.h"
-#include "agent/supervisor/supervisor.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/signals.h"
 #include "protocol/wire/limits.h"
@@ -68,6 +67,8 @@ int serve(const agent::ServeOptions& options) {
   // It is for this process alone, not for what runs in sandboxes.
   ::unsetenv("NOTIFY_SOCKET");
 
+  // A daemon outlives the terminal that it was started from.
+  std::signal(SIGHUP, SIG_IGN);
   os::set_escape_handler(log_escape);
   boost::asio::io_context context(1);
   agent::Agent agent(context.get_executor(), std::move(settings));

@@ -312,7 +312,7 @@ awaitable<result<Sandbox>> Sandboxes::create(wire::Create wanted, std::string us
     (void)discarded;  // what could not be made may not be there; the next start looks again
     co_return kept.error();
   }
-  log::info("sandbox_made", {{"sandbox", sandbox.id}, {"user", user}});
+  log::peer("sandbox_made", {{"sandbox", sandbox.id}, {"user", user}});
   co_return sandbox;
 }
 
@@ -336,7 +336,7 @@ void Sandboxes::save_later(const Sandbox& sandbox) {
   os::spawn(ex_, "sandbox record", [](Sandboxes& self, Sandbox record) -> awaitable<void> {
     auto saved = co_await self.store_.put_sandbox(record);
     if (!saved) {
-      log::warn("sandbox_not_saved", {{"sandbox", record.id}, {"error", saved.error().what}});
+      log::peer("sandbox_not_saved", {{"sandbox", record.id}, {"error", saved.error().what}});
     }
     --self.saving_;
     self.saved_.notify();
@@ -397,7 +397,7 @@ awaitable<result<void>> Sandboxes::remove(std::string id) {
   found->ending = false;
   found->changed.notify();
   if (!removed) {
-    log::warn("sandbox_not_removed", {{"sandbox", id}, {"error", removed.error().what}});
+    log::peer("sandbox_not_removed", {{"sandbox", id}, {"error", removed.error().what}});
   }
   co_return removed;
 }
@@ -418,6 +418,11 @@ awaitable<result<void>> Sandboxes::remove_now(std::string id, std::shared_ptr<En
       co_return Failure(Errc::busy, "sandbox " + id + " is still used");
     }
   }
+  // One of them may have started the supervisor anew while it left.
+  ended = co_await shut_down(id);
+  if (!ended) {
+    co_return ended;
+  }
   auto lock = co_await os::FileLock::lock_async(
       ex_, directory(id) / ".lock", os::FileLock::Kind::exclusive, clock_.now() + kFlockLimit);
   if (!lock) {
@@ -430,7 +435,7 @@ awaitable<result<void>> Sandboxes::remove_now(std::string id, std::shared_ptr<En
   }
   auto forgotten = co_await store_.remove_sandbox(id);
   entries_.erase(id);
-  log::info("sandbox_removed", {{"sandbox", id}, {"user", found->sandbox.user}});
+  log::peer("sandbox_removed", {{"sandbox", id}, {"user", found->sandbox.user}});
   co_return forgotten;
 }
 

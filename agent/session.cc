@@ -30,6 +30,7 @@ using wire::Message;
 // What peers that keep to their credit never have queued: pack, input, output, error and result
 // pack of one request in full.
 constexpr std::size_t kMaxRelayBytes = 6 * std::size_t{wire::kFullCredit};
+constexpr std::size_t kMaxStatusRequests = 64;  // unanswered
 constexpr std::chrono::seconds kLastWords{
     5};  // for what a client is told before its channel closes
 
@@ -108,6 +109,7 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   void on_supervisor_message(std::uint64_t grant, Frame frame);
   void on_supervisor_gone(std::uint64_t grant, const Failure& failure);
   std::shared_ptr<Relay> relay(std::uint64_t grant);
+  void forward(std::uint64_t grant, Frame frame);
 
   void close_idle_relays();
   static awaitable<void> finish_relay(std::shared_ptr<Relay> relay) { co_await relay->finish(); }
@@ -235,7 +237,7 @@ awaitable<void> Session::on_session_message(const Message& message) {
   } else if (std::holds_alternative<wire::Merged>(message)) {
     if (!sandbox_.empty()) {
       auto last = relays_.empty() ? 0 : relays_.rbegin()->first;
-      relay(last)->send(0, message);
+      forward(last, {FrameKind::control, 0, wire::encode(message)});
     }
   } else {
     fail(0, wire::message_name(message),
@@ -396,8 +398,20 @@ void Session::on_status(std::uint32_t request) {
     fail(request, "status_request", Failure(Errc::bad_input, "bind to a sandbox first"));
     return;
   }
+  if (status_requests_.size() >= kMaxStatusRequests) {
+    fail(request, "status_request", Failure(Errc::too_large, "too many at once"));
+    return;
+  }
   status_requests_.insert(request);
-  relay(0)->send(request, wire::StatusRequest{});
+  forward(0, {FrameKind::control, request, wire::encode(wire::StatusRequest{})});
+}
+
+void Session::forward(std::uint64_t grant, Frame frame) {
+  auto to = relay(grant);
+  to->forward(std::move(frame));
+  if (to->queued_bytes() > kMaxRelayBytes) {
+    end_with(Failure(Errc::too_large, "more was sent than there was credit for"));
+  }
 }
 
 void Session::on_step(Message message, Frame frame) {
@@ -414,11 +428,7 @@ void Session::act(const Steps::Verdict& verdict, Frame frame, const Message* mes
   std::uint32_t request = frame.request;
   switch (verdict.action) {
     case Steps::Action::forward: {
-      auto to = relay(verdict.grant);
-      to->forward(std::move(frame));
-      if (to->queued_bytes() > kMaxRelayBytes) {
-        end_with(Failure(Errc::too_large, "more was sent than there was credit for"));
-      }
+      forward(verdict.grant, std::move(frame));
       break;
     }
     case Steps::Action::ask: {
@@ -480,7 +490,7 @@ void Session::lock_refused(const wire::Refused& refused) {
 }
 
 void Session::lock_lapsed() {
-  log::info("lock_lapsed", {{"sandbox", sandbox_}, {"user", user_}});
+  log::peer("lock_lapsed", {{"sandbox", sandbox_}, {"user", user_}});
   end_with(Failure(Errc::timed_out, "nothing was heard from this client for " +
                                         std::to_string(services_.info.ttl_seconds) +
                                         " s: its command was ended and its lock given back"));
@@ -610,7 +620,7 @@ void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
   if (ending_) {
     return;
   }
-  log::warn("supervisor_gone", {{"sandbox", sandbox_}, {"error", failure.what}});
+  log::peer("supervisor_gone", {{"sandbox", sandbox_}, {"error", failure.what}});
   if (grant == 0) {
     for (std::uint32_t request : std::exchange(status_requests_, {})) {
       fail(request, "status_request", failure);

@@ -163,7 +163,7 @@ void StockLock::lock_refused(const wire::Refused& refused) {
 }
 
 void StockLock::lock_lapsed() {
-  log::info("lock_lapsed", {{"client", "ssh"}});
+  log::peer("lock_lapsed", {{"client", "ssh"}});
   on_lapse_();
 }
 

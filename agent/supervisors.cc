@@ -35,7 +35,7 @@ awaitable<void> read_ready(os::FdStream& stream, std::string& said) {
 
 awaitable<void> reap(os::executor ex, std::filesystem::path directory, os::Process process) {
   auto exit = co_await process.wait(ex);
-  log::info("supervisor_ended", {{"sandbox", directory.filename().string()},
+  log::peer("supervisor_ended", {{"sandbox", directory.filename().string()},
                                  {"status", std::to_string(exit.status)},
                                  {"signal", std::to_string(exit.signal)}});
 }
@@ -86,7 +86,7 @@ awaitable<result<void>> Supervisors::start(std::filesystem::path directory) {
     co_return process.error();
   }
   pipe->write.reset();
-  log::info("supervisor_started",
+  log::peer("supervisor_started",
             {{"sandbox", directory.filename().string()}, {"pid", std::to_string(process->pid())}});
   os::spawn(ex_, "supervisor reaper", reap(ex_, directory, std::move(*process)));
 

@@ -17,6 +17,16 @@ constexpr std::uint32_t kRequest = 1;
 struct Tunnel {
   std::unique_ptr<os::FrameStream> frames;
   std::unique_ptr<os::ByteStream> client;
+  bool input_ended = false;
+  bool output_ended = false;
+
+  // Each direction ends by itself; with the second of them the tunnel does.
+  void close_when_both_ended() {
+    if (input_ended && output_ended) {
+      frames->close();
+      client->close();
+    }
+  }
 };
 
 awaitable<void> bring_input(std::shared_ptr<Tunnel> tunnel) {
@@ -41,6 +51,10 @@ awaitable<void> bring_input(std::shared_ptr<Tunnel> tunnel) {
     }
   }
   tunnel->frames->end_bulk(FrameKind::input, kRequest);
+  tunnel->input_ended = true;
+  auto flushed = co_await tunnel->frames->flush();
+  (void)flushed;  // gone is an end, too
+  tunnel->close_when_both_ended();
 }
 
 awaitable<void> bring_output(std::shared_ptr<Tunnel> tunnel) {
@@ -58,6 +72,8 @@ awaitable<void> bring_output(std::shared_ptr<Tunnel> tunnel) {
       if (!ended) {
         break;
       }
+      tunnel->output_ended = true;
+      tunnel->close_when_both_ended();
       continue;
     }
     auto written = co_await tunnel->client->write(

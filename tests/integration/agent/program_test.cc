@@ -2,7 +2,9 @@
 // commands when somebody dies.
 #include <signal.h>
 
+#include <boost/asio.hpp>
 #include <fstream>
+#include <thread>
 
 #include "protocol/os/paths.h"
 #include "protocol/wire/frames.h"
@@ -337,4 +339,126 @@ TEST_CASE("program: git push into the workspace by stock git") {
   REQUIRE(pushed);
   CHECK(pushed->exit.status == 0);
   CHECK(world.ssh("git rev-parse refs/rwx/sync-push").out == pushed->out);
+}
+
+TEST_CASE("program: a stock client that is killed has its command ended") {
+  World world;
+  auto client =
+      world.ssh_beside("echo $$ >pid; while :; do sleep 0.01; done", world.scratch() / "out");
+  world.until([&] { return read_text(world.file("pid")).size() > 1; });
+  std::string pid = read_text(world.file("pid"));
+  REQUIRE(client.kill(SIGKILL));
+  client.wait_blocking();
+  world.until([&] { return !is_alive(pid); });
+}
+
+TEST_CASE(
+    "program: a holder's connection that breaks ends its commands before its lock passes on") {
+  World world;
+  std::filesystem::path control = world.scratch() / "control";
+  auto master = world.ssh_beside(
+      "trap 'sleep 0.2; echo ended >>f; exit' INT; echo $$ >pid; while :; do sleep 0.01; done",
+      world.scratch() / "out",
+      {"-o", "ControlMaster=yes", "-o", "ControlPath=" + control.string()});
+  world.until([&] { return read_text(world.file("pid")).size() > 1; });
+  auto locked = world.ssh("__rwx_sandbox_lock_requested__", "", "sandbox",
+                          {"-o", "ControlPath=" + control.string()});
+  CHECK(locked.exit.status == 0);
+  auto next = world.session();
+  next.create('a');
+  next.send(1, LockRequested{});
+  next.expect<Queued>(1);
+  REQUIRE(master.kill(SIGKILL));
+  master.wait_blocking();
+  Message message = next.next();
+  while (!std::holds_alternative<Granted>(message)) {
+    message = next.next();
+  }
+  CHECK(read_text(world.file("f")) == "ended\n");
+}
+
+TEST_CASE("program: many channels on one connection, and a terminal") {
+  World world;
+  std::filesystem::path control = world.scratch() / "control";
+  std::vector<std::string> share{"-o", "ControlPath=" + control.string()};
+  auto master = world.ssh_beside(
+      "touch up; while ! test -e down; do sleep 0.01; done", world.scratch() / "out",
+      {"-o", "ControlMaster=yes", "-o", "ControlPath=" + control.string()});
+  world.until([&] { return std::filesystem::exists(world.file("up")); });
+  std::vector<protocol::os::Process> many;
+  for (int i = 0; i < 20; ++i) {
+    many.push_back(world.ssh_beside("echo " + std::to_string(i) + "; exit " + std::to_string(i),
+                                    world.scratch() / ("out" + std::to_string(i)), share));
+  }
+  for (int i = 0; i < 20; ++i) {
+    CHECK(many[static_cast<std::size_t>(i)].wait_blocking().status == i);
+    CHECK(read_text(world.scratch() / ("out" + std::to_string(i))) == std::to_string(i) + "\n");
+  }
+  auto terminal = share;
+  terminal.push_back("-tt");
+  auto tty = world.ssh("tty; echo $TERM; exit 4", "", "sandbox", terminal);
+  CHECK(tty.out.find("/dev/pts/") == 0);
+  CHECK(tty.exit.status == 4);
+  CHECK(world.ssh("touch down", "", "sandbox", share).exit.status == 0);
+  CHECK(master.wait_blocking().status == 0);
+}
+
+TEST_CASE("program: a tunnel reaches the sandbox's loopback and nothing else") {
+  World world;
+  boost::asio::io_context context;
+  using boost::asio::ip::tcp;
+  tcp::acceptor acceptor(context, tcp::endpoint(boost::asio::ip::make_address("127.0.0.1"), 0));
+  std::string port = std::to_string(acceptor.local_endpoint().port());
+  std::thread echo([&] {
+    tcp::socket socket = acceptor.accept();
+    std::string all;
+    boost::system::error_code end;
+    boost::asio::read(socket, boost::asio::dynamic_buffer(all), end);
+    boost::asio::write(socket, boost::asio::buffer("got " + all));
+  });
+  auto through = world.ssh("", "hello", "sandbox", {"-W", "127.0.0.1:" + port});
+  echo.join();
+  acceptor.close();
+  CHECK(through.out == "got hello");
+  CHECK(world.ssh("", "", "sandbox", {"-W", "127.0.0.1:" + port}).exit.status == 255);
+  CHECK(world.ssh("", "", "sandbox", {"-W", "192.0.2.1:80"}).exit.status == 255);
+}
+
+TEST_CASE("program: strangers in the door do not keep others out for ever") {
+  World world;
+  boost::asio::io_context context;
+  using boost::asio::ip::tcp;
+  tcp::endpoint agent(boost::asio::ip::make_address("127.0.0.1"), world.port());
+  std::vector<tcp::socket> strangers;
+  for (int i = 0; i < 64; ++i) {
+    strangers.emplace_back(context);
+    strangers.back().connect(agent);
+    char banner[4];
+    boost::asio::read(strangers.back(), boost::asio::buffer(banner));
+    CHECK(std::string(banner, 4) == "SSH-");
+  }
+  CHECK(world.ssh("true").exit.status == 255);
+  strangers.clear();
+  world.until([&] { return world.ssh("true").exit.status == 0; });
+}
+
+TEST_CASE("program: a state directory that cannot be used is named") {
+  test::TemporaryDirectory directory;
+  { std::ofstream(directory / "file") << "x"; }
+  protocol::os::Spawn spawn;
+  spawn.argv = {SANDBOX_BIN_DIR "/sandbox-agent",       "serve", "--name", "x", "--state",
+                (directory / "file" / "state").string()};
+  auto ran = protocol::os::run(spawn);
+  REQUIRE(ran);
+  CHECK(ran->exit.status == 1);
+  CHECK(ran->err.find((directory / "file").string()) != std::string::npos);
+  // A host key that is none.
+  std::filesystem::create_directories(directory / "state");
+  std::filesystem::permissions(directory / "state", std::filesystem::perms::owner_all);
+  { std::ofstream(directory / "state" / "host_key") << "x"; }
+  spawn.argv.back() = (directory / "state").string();
+  ran = protocol::os::run(spawn);
+  REQUIRE(ran);
+  CHECK(ran->exit.status == 1);
+  CHECK(ran->err.find("host_key") != std::string::npos);
 }
