@@ -225,8 +225,14 @@ void Pump::arm_silence_timer() {
 void Pump::check_silence() {
   const auto now = Clock::now();
   if (now - last_activity_ >= silence_limit_) {
-    end(Failure(Errc::timed_out, "nothing was heard from the peer for too long"));
-    return;
+    // This process may have been stopped for long: what came meanwhile counts, and a peer that was
+    // not asked has not been silent.
+    step();
+    if (ended_) return;
+    if (now - last_activity_ >= silence_limit_ && keepalive_sent_) {
+      end(Failure(Errc::timed_out, "nothing was heard from the peer for too long"));
+      return;
+    }
   }
   // Without blocking, libssh sends the request on one call and takes the answer on the next. A
   // request without an answer is not repeated: TCP does that.
