@@ -52,6 +52,13 @@ awaitable<void> Connection::run() {
   begin(run_steps(self), "steps");
   for (;;) {
     auto frame = co_await frames_.read();
+    if (greeted_ && !frame &&
+        (frame.error().code == Errc::bad_input || frame.error().code == Errc::too_large)) {
+      // Nothing after this can be trusted, but the agent lives: it passes the lock on when this
+      // connection closes, and that must not be before what runs has ended.
+      on_hangup();
+      while (background_ > 0) co_await changed_.wait();
+    }
     if (!frame || !*frame) break;
     on_frame(std::move(**frame));
   }
@@ -105,7 +112,7 @@ void Connection::on_bulk(wire::Frame frame) {
   if (inbox.ended()) return;
   buffered_ += frame.payload.size();
   inbox.push(std::move(frame.payload));
-  if (buffered_ > kMaxBuffered) close();
+  if (buffered_ > kMaxBuffered) on_hangup();
 }
 
 void Connection::on_message(std::uint32_t number, wire::Message message) {
@@ -167,7 +174,7 @@ void Connection::queue(std::uint32_t number, wire::Message message) {
   if (over()) return;
   if (steps_.size() >= kMaxSteps) {
     fail(number, wire::message_name(message), Failure(Errc::too_large, "too many steps ahead"));
-    return close();
+    return on_hangup();
   }
   steps_.push_back({number, std::move(message)});
   changed_.notify();
