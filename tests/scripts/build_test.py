@@ -27,7 +27,8 @@ else
   [[ ! -e slow ]] || sleep 0.5
   mkdir -p "$2/bin"
   printf '%s\\n' '#!/bin/bash' 'printf "<%s>" "$@"; pwd; cat; exit 7' >"$2/bin/sandbox"
-  chmod +x "$2/bin/sandbox"
+  cp "$2/bin/sandbox" "$2/bin/sandbox-agent"
+  chmod +x "$2"/bin/*
   echo "built" >>"$LOG"
 fi
 """
@@ -141,6 +142,11 @@ class Build(unittest.TestCase):
         self.assertFalse(any(line.startswith("cmake --preset") for line in log), log)
         _, _, _, log = self.run_script("scripts/build", "--tests", "debug", "-DSANDBOX_LINT=ON")
         self.assertTrue(any("-DSANDBOX_LINT=ON" in line for line in log), log)
+
+    def test_a_program_that_is_gone_is_built_again(self):
+        self.run_script("scripts/build")
+        os.remove(os.path.join(self.root, "build/release/bin/sandbox-agent"))
+        self.assertIn("built", self.run_script("scripts/build")[3])
 
     def test_a_ring_is_built_alone(self):
         _, _, _, log = self.run_script("scripts/build", "--tests=unit,integration", "tsan")
