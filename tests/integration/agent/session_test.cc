@@ -449,6 +449,9 @@ TEST_CASE("end refuses while somebody else's command runs, and with force ends t
   run.supervisor->send(0, 0, Ended{});
   CHECK(run.client.expect<Failed>(0).code == "gone");
   run.client.until_end();
+  // Once its users have left it is asked again: one of them might have started it anew.
+  run.supervisor->expect(2, 0, "shutdown");
+  run.supervisor->send(2, 0, Ended{});
   other.expect<Ended>(0);
   CHECK(!std::filesystem::exists(world.sandbox('a')));
   other.send(0, ListRequest{});
