@@ -139,15 +139,28 @@ result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
 awaitable<void> Supervisor::watch_job(std::shared_ptr<Job> job) {
   co_await job->wait_finished();
   if (running_jobs().empty()) in_use_.reset();
-  while (job_order_.size() > options_.kept_journals) {
-    auto oldest = std::find_if(job_order_.begin(), job_order_.end(),
-                               [this](const std::string& id) { return jobs_.at(id)->finished(); });
-    if (oldest == job_order_.end()) break;
-    std::error_code ignored;
-    fs::remove(directory_.journal(*oldest), ignored);
-    jobs_.erase(*oldest);
-    job_order_.erase(oldest);
+  forget_old_jobs();
+}
+
+// Newest first: what is beyond either limit goes, but for the latest and what still runs.
+void Supervisor::forget_old_jobs() {
+  std::size_t count = 0;
+  std::uint64_t bytes = 0;
+  std::vector<std::string> kept;
+  for (auto id = job_order_.rbegin(); id != job_order_.rend(); ++id) {
+    std::error_code error;
+    auto size = fs::file_size(directory_.journal(*id), error);
+    if (!error) bytes += size;
+    ++count;
+    bool over = count > options_.kept_journals || bytes > options_.kept_journal_bytes;
+    if (count == 1 || !over || !jobs_.at(*id)->finished()) {
+      kept.push_back(*id);
+      continue;
+    }
+    fs::remove(directory_.journal(*id), error);
+    jobs_.erase(*id);
   }
+  job_order_.assign(kept.rbegin(), kept.rend());
 }
 
 // Those of earlier supervisors count with ours.

@@ -37,7 +37,9 @@ struct Options {
   // Without jobs, residents and connections for that long it ends by itself.
   std::chrono::milliseconds idle_limit{std::chrono::minutes(10)};
   EndTimes end_times;
-  std::size_t kept_journals = 20;  // of finished jobs
+  // Of finished jobs, besides the latest one.
+  std::size_t kept_journals = 20;
+  std::uint64_t kept_journal_bytes = 1ull << 30;
 };
 
 class Supervisor {
@@ -90,7 +92,8 @@ class Supervisor {
   awaitable<void> watch_job(std::shared_ptr<Job> job);
   std::vector<protocol::wire::JobInfo> residents() const;
   bool is_idle() const;
-  void prune_journals();
+  void prune_journals();  // of earlier supervisors
+  void forget_old_jobs();
 
   protocol::os::executor ex_;
   Options options_;

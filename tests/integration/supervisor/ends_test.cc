@@ -236,6 +236,26 @@ TEST_CASE("journals are private, and only the newest are kept") {
   CHECK(journals == 3);
 }
 
+TEST_CASE("big journals go before there are many, but never the latest") {
+  Supervised s;
+  s.options.kept_journal_bytes = 150000;
+  auto client = s.connect();
+  std::string last;
+  for (std::uint32_t number = 1; number <= 4; ++number) {
+    client->exec(number, "head -c 100000 /dev/zero");
+    last = client->expect<wire::Started>().job;
+    client->expect<wire::Exited>();
+  }
+  client->exec(5, "head -c 400000 /dev/zero");
+  last = client->expect<wire::Started>().job;
+  client->expect<wire::Exited>();
+  s.loop.settle();
+  client->send(0, wire::StatusRequest{});
+  auto jobs = client->expect<wire::Status>().jobs;
+  REQUIRE(jobs.size() == 1);
+  CHECK(jobs[0].job == last);
+}
+
 TEST_CASE("shutdown ends what runs, tells who asked and takes the socket away") {
   Supervised s;
   auto client = s.connect(), other = s.connect();
