@@ -1,14 +1,14 @@
-// The one spelling of a coroutine in this project. Every coroutine runs on one thread; every wait can be ended.
+// The one spelling of a coroutine in this project. Every coroutine runs on one thread; every wait
+// can be ended.
 #pragma once
-
-#include "protocol/wire/result.h"
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
-
 #include <exception>
 #include <functional>
 #include <string>
+
+#include "protocol/wire/result.h"
 
 namespace protocol::os {
 
@@ -17,12 +17,13 @@ using awaitable = boost::asio::awaitable<T>;
 using wire::result;
 using executor = boost::asio::any_io_executor;
 
-// Starts a coroutine that nobody awaits. What escapes it reaches `on_escape` with `name` (a log line), never the loop.
+// Starts a coroutine that nobody awaits. What escapes it reaches `on_escape` with `name` (a log
+// line), never the loop.
 void spawn(executor ex, std::string name, awaitable<void> work);
 // Who hears of escaped exceptions; set once in main. Default: one line on stderr.
 void set_escape_handler(std::function<void(const std::string& name, std::exception_ptr)> on_escape);
 
-// Runs a blocking function on a pool thread and comes back on the awaiting coroutine's executor with what it returned.
-// (template body in protocol/os/offload.h)
+// Runs a blocking function on a pool thread and comes back on the awaiting coroutine's executor
+// with what it returned. (template body in protocol/os/offload.h)
 
 }  // namespace protocol::os

@@ -1,10 +1,10 @@
 // A file descriptor that closes itself. All descriptors of this project are close-on-exec.
 #pragma once
 
-#include "protocol/wire/result.h"
-
 #include <string>
 #include <utility>
+
+#include "protocol/wire/result.h"
 
 namespace protocol::os {
 
@@ -36,7 +36,8 @@ struct Pipe {
 };
 wire::result<Pipe> make_pipe();  // close-on-exec, both ends blocking
 
-// The Failure of an errno value: no_space, denied, not_found, exists, io ..., with `what` and the system's words.
+// The Failure of an errno value: no_space, denied, not_found, exists, io ..., with `what` and the
+// system's words.
 wire::Failure errno_failure(int error, const std::string& what);
 
 }  // namespace protocol::os

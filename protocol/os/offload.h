@@ -1,13 +1,12 @@
 // Runs a blocking function on a pool thread and comes back to the awaiting coroutine's executor.
 #pragma once
 
-#include "protocol/os/async.h"
-
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
-
 #include <type_traits>
+
+#include "protocol/os/async.h"
 
 namespace protocol::os {
 

@@ -4,10 +4,10 @@
 // A result<T> in a REQUIRE prints its value, or its Errc and text.
 #pragma once
 
-#include "protocol/wire/result.h"
-
 #include <string>
 #include <type_traits>
+
+#include "protocol/wire/result.h"
 
 #if __has_include(<catch2/catch_all.hpp>)
 #include <catch2/catch_all.hpp>
