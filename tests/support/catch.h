@@ -11,6 +11,13 @@
 
 #if __has_include(<catch2/catch_all.hpp>)
 #include <catch2/catch_all.hpp>
+// The matchers of strings under the names that version 2 has for them.
+namespace Catch {
+using Matchers::EndsWith;
+using Matchers::Equals;
+using Matchers::StartsWith;
+inline auto Contains(const std::string& text) { return Matchers::ContainsSubstring(text); }
+}  // namespace Catch
 #else
 #include <catch2/catch.hpp>
 #endif
