@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "protocol/os/beneath.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
 
@@ -37,6 +38,23 @@ bool is_usable_directory(const fs::path& path) {
          ::access(path.c_str(), X_OK) == 0;
 }
 
+// A directory that is empty at the origin does not travel, so it is made. Never another one
+// instead: a command that cleans up would do so in the wrong place.
+result<fs::path> make_working_directory(const std::string& relative, const Directory& directory) {
+  Failure missing(Errc::not_found,
+                  "there is no directory " + wire::printable(relative, 256) + " in the sandbox");
+  if (!is_beneath(relative)) return missing;
+  fs::path wanted = (directory.workspace() / relative).lexically_normal();
+  if (!is_usable_directory(wanted)) {
+    auto root = os::Beneath::open(directory.workspace());
+    if (!root) return root.error();
+    std::string path = fs::path(relative).lexically_normal().native();
+    while (!path.empty() && path.back() == '/') path.pop_back();
+    if (!root->make_directories(path) || !is_usable_directory(wanted)) return missing;
+  }
+  return wanted;
+}
+
 result<void> check(const wire::Exec& exec) {
   for (const std::string& argument : exec.argv)
     if (has_nul(argument)) return Failure(Errc::bad_input, "an argument with a NUL byte");
@@ -57,7 +75,7 @@ result<void> check(const wire::Exec& exec) {
 }  // namespace
 
 result<JobSpec> make_job_spec(const wire::Exec& exec, const Directory& directory,
-                              const os::Environment& environment, std::string& notice) {
+                              const os::Environment& environment) {
   auto checked = check(exec);
   if (!checked) return checked.error();
   JobSpec spec;
@@ -81,12 +99,9 @@ result<JobSpec> make_job_spec(const wire::Exec& exec, const Directory& directory
 
   spec.cwd = directory.workspace();
   if (!exec.cwd.empty()) {
-    fs::path wanted = directory.workspace() / exec.cwd;
-    if (is_beneath(exec.cwd) && is_usable_directory(wanted))
-      spec.cwd = wanted.lexically_normal();
-    else
-      notice = "there is no directory " + wire::printable(exec.cwd, 256) +
-               " in the sandbox; the command runs in its root";
+    auto made = make_working_directory(exec.cwd, directory);
+    if (!made) return made.error();
+    spec.cwd = *made;
   }
 
   for (const auto& [name, value] : environment)

@@ -10,9 +10,9 @@
 
 namespace agent::supervisor {
 
-// Errc::bad_input names what no process can be given. `notice` is for the client's person when
-// something is not as asked.
+// Errc::bad_input names what no process can be given; not_found, a working directory that is
+// neither in the workspace nor can be made there.
 result<JobSpec> make_job_spec(const protocol::wire::Exec& exec, const Directory& directory,
-                              const protocol::os::Environment& environment, std::string& notice);
+                              const protocol::os::Environment& environment);
 
 }  // namespace agent::supervisor

@@ -111,7 +111,7 @@ void Supervisor::forget(const Connection* connection) {
 result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
                                                    const std::string& origin, std::string& notice) {
   if (stopping_) return Failure(Errc::gone, "the sandbox is being stopped");
-  auto spec = make_job_spec(exec, directory_, options_.environment, notice);
+  auto spec = make_job_spec(exec, directory_, options_.environment);
   if (!spec) return spec.error();
   if (!in_use_) {
     auto lock = os::FileLock::try_lock(directory_.in_use(), os::FileLock::Kind::shared);

@@ -111,18 +111,31 @@ TEST_CASE("a job knows its sandbox, its home and its directory, and little of th
 }
 
 TEST_CASE(
-    "a directory that is not there, or is not in the workspace, becomes the root, and is told") {
+    "a directory that is not there is made, as one that is empty at the origin does not travel") {
   Supervised s;
   auto client = s.connect();
-  for (std::string cwd : {"missing", "../..", "/etc", "a/../../b"}) {
+  wire::Exec exec;
+  exec.script = "pwd";
+  exec.cwd = "not yet/there";
+  client->send(1, exec);
+  client->expect<wire::Exited>();
+  CHECK(client->output(1) == (s.workspace() / "not yet/there").native() + "\n");
+}
+
+TEST_CASE("a command never runs in another directory than the one asked for") {
+  Supervised s;
+  std::filesystem::create_directory_symlink("/etc", s.workspace() / "link");
+  std::ofstream(s.workspace() / "file") << "x";
+  auto client = s.connect();
+  std::uint32_t number = 0;
+  for (std::string cwd : {"../..", "/etc", "a/../../b", "link/made", "file"}) {
     wire::Exec exec;
     exec.script = "pwd";
     exec.cwd = cwd;
-    static std::uint32_t number = 0;
     client->send(++number, exec);
-    CHECK(client->expect<wire::Notice>().text.find(cwd) != std::string::npos);
-    client->expect<wire::Exited>();
-    CHECK(client->output(number) == s.workspace().native() + "\n");
+    auto failed = client->expect<wire::Failed>();
+    CHECK(failed.step == "exec");
+    CHECK(failed.message.find(cwd) != std::string::npos);
   }
 }
 
