@@ -531,7 +531,8 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
       outcome.failed = *failed;
     }
     flight.steps->cancelled = true;
-    flight.finished = failed->step == "lock_requested" || failed->step == "lock_released";
+    flight.finished = failed->step == wire::message_name(wire::LockRequested{}) ||
+                      failed->step == wire::message_name(wire::LockReleased{});
     flight.deadline = std::chrono::steady_clock::now() + kReleaseTime;
   } else if (std::holds_alternative<wire::Released>(message)) {
     flight.finished = true;
