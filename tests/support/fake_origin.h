@@ -58,9 +58,9 @@ class FakeOrigin : public protocol::sync::Origin {
     return {};
   }
   result<protocol::sync::MergeReport> merge(const std::string&,
-                                            const protocol::wire::Result& result) override {
-    happened.push_back("merge " + result.result);
-    last_merged = result.result;
+                                            const protocol::wire::Result& theirs) override {
+    happened.push_back("merge " + theirs.result);
+    last_merged = theirs.result;
     return report;
   }
 
