@@ -125,13 +125,15 @@ struct Snapshotting {
 // What signals mean while an exec goes on.
 class Interruptions {
  public:
-  Interruptions(Context& context, SessionClient& client, StandardStreams& streams)
-      : context_(context), client_(client), streams_(streams) {}
+  Interruptions(Context& context, SessionClient& client, StandardStreams& streams, bool terminal)
+      : context_(context), client_(client), streams_(streams), terminal_(terminal) {}
 
   void operator()(int signal) {
     if (signal == SIGWINCH) {
-      os::WindowSize size = os::window(0).value_or(os::WindowSize{});
-      client_.window(size.rows, size.columns);
+      if (terminal_) {
+        os::WindowSize size = os::window(0).value_or(os::WindowSize{});
+        client_.window(size.rows, size.columns);
+      }
       return;
     }
     ++count_;
@@ -171,6 +173,7 @@ class Interruptions {
   Context& context_;
   SessionClient& client_;
   StandardStreams& streams_;
+  bool terminal_;
   int count_ = 0;
   bool told_ = false;
 };
@@ -253,7 +256,8 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
   std::optional<CycleOutcome> outcome;
   std::optional<BindFailed> gone;
   {
-    auto interruptions = std::make_shared<Interruptions>(context, *client, streams);
+    auto interruptions = std::make_shared<Interruptions>(context, *client, streams,
+                                                         exec.message.terminal.has_value());
     SignalScope scope(context.signals, [interruptions](int signal) { (*interruptions)(signal); });
     try {
       outcome = co_await client->run(origin, std::move(cycle));

@@ -1,4 +1,5 @@
 // The other commands, with the real programs.
+#include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
 
@@ -320,4 +321,69 @@ TEST_CASE("a configuration named on the command line has its own sandbox") {
   CHECK(several.status == 2);
   CHECK(several.err.find("--id") != std::string::npos);
   CHECK(machine.run({"exec", "nowhere.yml", "--", "true"}).status == 2);
+}
+
+TEST_CASE(
+    "a start that another process is making is returned as starting, and with --wait waited for") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "setup: echo blocked; until test -e " +
+                                                     (machine.root() / "go").string() +
+                                                     "; do sleep 0.05; done\n");
+  auto starter = machine.start({"start"});
+  REQUIRE(starter.err_has("blocked"));
+  auto other = json(machine.run({"start", "--json"}));
+  CHECK(other.at("Status") == "starting");
+  auto stop = machine.run({"stop"});
+  CHECK(stop.status == 75);
+  auto waiting = machine.start({"start", "--wait", "--json"});
+  REQUIRE(test::eventually([&] { return waiting.pid() != 0; }));
+  write_text(machine.root() / "go", "");
+  CHECK(starter.wait().status == 0);
+  auto waited = json(waiting.wait());
+  CHECK(waited.at("Status") == "ready");
+  CHECK(waited.at("RunID") == other.at("RunID"));
+}
+
+TEST_CASE("Ctrl+C during setup ends the start and leaves nothing") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "setup: echo blocked; exec sleep 600\n");
+  auto starter = machine.start({"start"});
+  REQUIRE(starter.err_has("blocked\n"));
+  starter.signal(SIGINT);
+  CHECK(starter.wait(std::chrono::seconds(20)).status != 0);
+  CHECK(machine.run({"list", "--json"}).out == "{\"Sandboxes\":[]}\n");
+}
+
+TEST_CASE("a starter killed with -9 at any moment orphans nothing") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "setup: sleep 0.05\n");
+  machine.run({"start"});  // the agent runs from now on
+  for (int moment : {1, 15, 30, 45, 60, 80, 110, 150, 200}) {
+    INFO(moment << " ms");
+    CHECK(machine.run({"stop"}).status == 0);
+    auto victim = machine.start({"exec", "--", "true"});
+    ::poll(nullptr, 0, moment);
+    victim.signal(SIGKILL);
+    victim.wait();
+    CHECK(machine.exec("true").status == 0);
+    CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+  }
+}
+
+TEST_CASE("a reset killed with -9 at any moment orphans nothing") {
+  Machine machine;
+  machine.make_repository();
+  machine.run({"start"});
+  for (int moment : {1, 15, 30, 45, 60, 80, 110, 150}) {
+    INFO(moment << " ms");
+    auto victim = machine.start({"reset"});
+    ::poll(nullptr, 0, moment);
+    victim.signal(SIGKILL);
+    victim.wait();
+    CHECK(machine.exec("true").status == 0);
+    CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+  }
 }

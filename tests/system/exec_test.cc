@@ -440,3 +440,38 @@ TEST_CASE("--trace shows each directive as it is sent and answered, in order") {
   CHECK(ended.err.find("secret") == std::string::npos);
   CHECK(machine.exec("true").err.find("__rwx_sandbox") == std::string::npos);
 }
+
+TEST_CASE("on a terminal the waiting line changes in place and is taken away") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto holder = machine.start({"exec", "--", "sh", "-c", "echo ready; sleep 3"});
+  REQUIRE(holder.out_has("ready"));
+  How how;
+  how.terminal = true;
+  auto waiter = machine.start({"exec", "--", "echo", "mine"}, how);
+  REQUIRE(waiter.out_has("place 1 in line"));
+  auto ended = waiter.wait();
+  CHECK(ended.status == 0);
+  auto first = ended.out.find("place 1 in line");
+  CHECK(ended.out.find("place 1 in line", first + 1) != std::string::npos);
+  CHECK(ended.out.find("\r\x1b[K") != std::string::npos);
+  CHECK(ended.out.substr(ended.out.size() - 6) == "mine\r\n");
+  holder.wait();
+}
+
+TEST_CASE("editing while the command runs keeps both sides' changes") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  How open;
+  open.input_stays_open = true;
+  auto running = machine.start(
+      {"exec", "--", "sh", "-c", "echo there > there; echo ready; cat > /dev/null"}, open);
+  REQUIRE(running.out_has("ready"));
+  write_text(machine.project() / "here", "here\n");
+  running.end_input();
+  CHECK(running.wait().status == 0);
+  CHECK(file_text(machine.project() / "here") == "here\n");
+  CHECK(file_text(machine.project() / "there") == "there\n");
+}

@@ -1,0 +1,144 @@
+#include "cli/target.h"
+
+#include <boost/json.hpp>
+
+#include "cli/report.h"
+#include "tests/support/catch.h"
+
+namespace {
+
+namespace wire = protocol::wire;
+
+std::int64_t wait(std::map<std::string, std::vector<std::string>> options,
+                  std::map<std::string, std::string> variables, const std::string& box) {
+  cli::Arguments arguments;
+  arguments.options = std::move(options);
+  cli::Environment environment;
+  environment.variables = std::move(variables);
+  return cli::lock_wait(arguments, environment, box);
+}
+
+}  // namespace
+
+TEST_CASE("on the local box everybody waits, elsewhere only CI does") {
+  CHECK(wait({}, {}, "local") == -1);
+  CHECK(wait({}, {}, "rig") == 0);
+  CHECK(wait({}, {{"CI", "true"}}, "rig") == 1800);
+  CHECK(wait({}, {{"CI", "1"}}, "rig") == 0);
+  CHECK(wait({}, {{"CI", "true"}}, "local") == -1);
+}
+
+TEST_CASE("the variable and then the command line override") {
+  CHECK(wait({}, {{"SANDBOX_LOCK_WAIT", "7"}}, "rig") == 7);
+  CHECK(wait({}, {{"SANDBOX_LOCK_WAIT", "inf"}}, "rig") == -1);
+  CHECK(wait({}, {{"SANDBOX_LOCK_WAIT", ""}, {"CI", "true"}}, "rig") == 1800);
+  CHECK(wait({{"wait", {"inf"}}}, {{"SANDBOX_LOCK_WAIT", "0"}}, "rig") == -1);
+  CHECK(wait({{"wait", {"5m"}}}, {}, "local") == 300);
+  CHECK(wait({{"no-wait", {""}}}, {}, "local") == 0);
+}
+
+TEST_CASE("what is no time to wait is misuse") {
+  CHECK_THROWS_AS(wait({}, {{"SANDBOX_LOCK_WAIT", "5m"}}, "rig"), cli::UserError);
+  CHECK_THROWS_AS(wait({}, {{"SANDBOX_LOCK_WAIT", "-1"}}, "rig"), cli::UserError);
+  CHECK_THROWS_AS(wait({{"wait", {"soon"}}}, {}, "rig"), cli::UserError);
+  CHECK_THROWS_AS(wait({{"wait", {"1"}}, {"no-wait", {""}}}, {}, "rig"), cli::UserError);
+}
+
+TEST_CASE("--init takes a name and a value") {
+  CHECK(cli::parse_assignment("a=b=c", "--init") ==
+        std::pair<std::string, std::string>("a", "b=c"));
+  CHECK(cli::parse_assignment("a=", "--init").second.empty());
+  CHECK_THROWS_AS(cli::parse_assignment("a", "--init"), cli::UserError);
+  CHECK_THROWS_AS(cli::parse_assignment("=b", "--init"), cli::UserError);
+}
+
+TEST_CASE("a refusal says who, what and what to do, with the status of its kind") {
+  wire::Refused refused;
+  refused.why = "busy";
+  refused.box = "rig";
+  refused.holders = {{"bob", "exec", "make", 61}};
+  auto busy = cli::refused_error(refused, "rig");
+  CHECK(busy.status == 75);
+  CHECK(std::string(busy.what()) == "the box rig is busy: bob: exec `make`, for 1m 01s");
+  CHECK(busy.next.find("--wait") != std::string::npos);
+  refused.why = "expired";
+  CHECK(cli::refused_error(refused, "rig").status == 124);
+  refused.why = "locked";
+  refused.since = "2026-01-31T00:00:00Z";
+  refused.reason = "measuring\x1b[2J";
+  auto locked = cli::refused_error(refused, "rig");
+  CHECK(locked.status == 75);
+  CHECK(std::string(locked.what()).find("measuring\\x1b") != std::string::npos);
+  refused.why = "queue_full";
+  CHECK(cli::refused_error(refused, "rig").status == 75);
+}
+
+TEST_CASE("a failed step has the status of its kind") {
+  CHECK(cli::failed_error({"exec", "not_found", "make"}, "rig").status == 127);
+  CHECK(cli::failed_error({"exec", "denied", "make"}, "rig").status == 126);
+  CHECK(cli::failed_error({"exec", "io", "make"}, "rig").status == 255);
+  CHECK(cli::failed_error({"sync_start", "no_space", "disk full"}, "rig").origin == "sync");
+  CHECK(cli::failed_error({"end", "busy", "bob"}, "rig").status == 75);
+}
+
+TEST_CASE("the exit status is the command's, and 254 only in place of 0") {
+  cli::CycleOutcome outcome;
+  outcome.exited.emplace();
+  CHECK(cli::exit_status(outcome) == 0);
+  outcome.not_merged = "disk full";
+  CHECK(cli::exit_status(outcome) == 254);
+  outcome.exited->status = 3;
+  CHECK(cli::exit_status(outcome) == 3);
+  outcome.exited->signal = "KILL";
+  CHECK(cli::exit_status(outcome) == 137);
+  outcome.exited->signal = "NO-SUCH";
+  CHECK(cli::exit_status(outcome) == 255);
+}
+
+TEST_CASE("a report names everything that did not go as wanted") {
+  cli::CycleOutcome outcome;
+  outcome.exited.emplace();
+  outcome.exited->leftovers = {"sleep (pid 12)"};
+  outcome.left_out = {{"nested", "nested repository"}};
+  outcome.applied.drift = "refs/sandbox/drift/1";
+  outcome.applied.drifted = {"log"};
+  outcome.merged.written = {"a", "b\n", "c", "d", "e", "f", "g"};
+  outcome.merged.deleted = {"old"};
+  outcome.merged.commits = {"refs/sandbox/main"};
+  outcome.merged.conflicts = {{"x", "x.sandbox-conflict", "changed on both sides"}};
+  outcome.merged.refused = {{"../y", "outside of the work tree"}};
+  outcome.not_merged = "disk full";
+  std::string all;
+  for (const auto& line : cli::describe_outcome(outcome)) all += line.text + "\n";
+  for (const char* text : {"nested repository", "refs/sandbox/drift/1", "1 file: log",
+                           "sleep (pid 12)", "7 files: a, b\\n, c, d, e and 2 more", "1 file: old",
+                           "refs/sandbox/main", "x.sandbox-conflict", "../y", "disk full"}) {
+    INFO(text);
+    CHECK(all.find(text) != std::string::npos);
+  }
+  boost::json::object answer;
+  cli::add_outcome(answer, outcome);
+  CHECK(answer.at("PulledFiles").as_array().size() == 7);
+  CHECK(answer.at("DeletedFiles").at(0) == "old");
+  CHECK(answer.at("Conflicts").at(0).at("Saved") == "x.sandbox-conflict");
+  CHECK(answer.at("Refused").at(0).at("Path") == "../y");
+  CHECK(answer.at("LeftOut").at(0).at("Why") == "nested repository");
+  CHECK(answer.at("Drift").at("Files").at(0) == "log");
+  CHECK(answer.at("Leftovers").at(0) == "sleep (pid 12)");
+  CHECK(answer.at("Complete") == false);
+}
+
+TEST_CASE("a hundred conflicts do not fill the screen") {
+  cli::CycleOutcome outcome;
+  for (int i = 0; i < 100; ++i)
+    outcome.merged.conflicts.push_back({"x" + std::to_string(i), "", "why"});
+  auto lines = cli::describe_outcome(outcome);
+  CHECK(lines.size() == 21);
+  CHECK(lines.back().text.find("80 more") != std::string::npos);
+}
+
+TEST_CASE("nothing is said when nothing happened") {
+  cli::CycleOutcome outcome;
+  outcome.exited.emplace();
+  CHECK(cli::describe_outcome(outcome).empty());
+}
