@@ -245,7 +245,8 @@ UserError failed_error(const wire::Failed& failed, const std::string& box) {
     }
     return UserError("command", "the command could not be started: " + message);
   }
-  if (failed.step.compare(0, 4, "sync") == 0) {
+  if (failed.step == wire::message_name(wire::SyncStart{}) ||
+      failed.step == wire::message_name(wire::SyncEnd{})) {
     std::string next = code == wire::Errc::no_space ? "Free some space on the box." : "";
     return UserError("sync", "the work tree could not be brought to the sandbox: " + message, next);
   }

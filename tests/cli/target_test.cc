@@ -77,7 +77,9 @@ TEST_CASE("a failed step has the status of its kind") {
   CHECK(cli::failed_error({"exec", "not_found", "make"}, "rig").status == 127);
   CHECK(cli::failed_error({"exec", "denied", "make"}, "rig").status == 126);
   CHECK(cli::failed_error({"exec", "io", "make"}, "rig").status == 255);
-  CHECK(cli::failed_error({"sync_start", "no_space", "disk full"}, "rig").origin == "sync");
+  CHECK(cli::failed_error(
+            {std::string(wire::message_name(wire::SyncStart{})), "no_space", "disk full"}, "rig")
+            .origin == "sync");
   CHECK(cli::failed_error({"end", "busy", "bob"}, "rig").status == 75);
 }
 
