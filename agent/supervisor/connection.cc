@@ -198,7 +198,9 @@ void Connection::stop_streams() {
   std::erase_if(
       steps_, [](const Step& step) { return !std::holds_alternative<wire::Merged>(step.message); });
   for (JournalReader* reader : readers_) reader->stop();
-  for (os::ByteStream* stream : dialled_) stream->close();
+  for (const auto& tunnel : dialled_) {
+    if (auto stream = tunnel.lock()) stream->close();
+  }
   for (auto& [number, of] : requests_) {
     frames_.drop(number);
     of->pack.end();

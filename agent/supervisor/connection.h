@@ -111,9 +111,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string merged_;  // the last result that this origin has
   std::map<std::uint32_t, std::unique_ptr<Request>> requests_;
   std::deque<Step> steps_;
-  std::shared_ptr<Job> current_;                    // of the exec step that runs
-  std::vector<JournalReader*> readers_;             // of streams that run
-  std::vector<protocol::os::ByteStream*> dialled_;  // tunnels that are open
+  std::shared_ptr<Job> current_;                                  // of the exec step that runs
+  std::vector<JournalReader*> readers_;                           // of streams that run
+  std::vector<std::weak_ptr<protocol::os::ByteStream>> dialled_;  // tunnels
   std::size_t buffered_ = 0;
   int background_ = 0;
 };

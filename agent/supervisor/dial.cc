@@ -58,7 +58,7 @@ awaitable<void> Connection::dial(std::shared_ptr<Connection> self, std::uint32_t
   }
   if (self->over()) co_return;
   std::shared_ptr<os::ByteStream> stream = std::move(*connected);
-  self->dialled_.push_back(stream.get());
+  self->dialled_.push_back(stream);
   self->frames_.send(number, wire::Started{});
   self->begin(feed_tunnel(self, number, stream), "tunnel input");
   std::vector<std::byte> buffer(wire::kMaxBulkBytes);
