@@ -92,7 +92,7 @@ TEST_CASE("a value may be joined or follow, and a repeated option keeps its valu
   CHECK(line.arguments.values("env") == std::vector<std::string>{"A=1", "B=2 3", "C"});
 }
 
-TEST_CASE("--wait takes a value only when it is joined") {
+TEST_CASE("the option --wait takes a value only when it is joined") {
   CHECK(parse_line({"exec", "--wait", "--", "x"}).arguments.value("wait") == "inf");
   CHECK(parse_line({"exec", "--wait=5m", "--", "x"}).arguments.value("wait") == "5m");
   auto line = parse_line({"exec", "--wait", "my.yml", "--", "x"});

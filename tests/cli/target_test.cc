@@ -44,7 +44,7 @@ TEST_CASE("what is no time to wait is misuse") {
   CHECK_THROWS_AS(wait({{"wait", {"1"}}, {"no-wait", {""}}}, {}, "rig"), cli::UserError);
 }
 
-TEST_CASE("--init takes a name and a value") {
+TEST_CASE("the option --init takes a name and a value") {
   CHECK(cli::parse_assignment("a=b=c", "--init") ==
         std::pair<std::string, std::string>("a", "b=c"));
   CHECK(cli::parse_assignment("a=", "--init").second.empty());

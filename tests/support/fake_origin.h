@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "protocol/os/signals.h"
 #include "protocol/sync/origin.h"
 
 namespace test {
@@ -35,6 +36,7 @@ class FakeOrigin : public protocol::sync::Origin {
   void forget(const std::string&) override { bases.clear(); }
   result<void> write_pack(const protocol::sync::Snapshot& snapshot,
                           const std::vector<std::string>& haves, protocol::os::Fd out) override {
+    protocol::os::ignore_sigpipe();  // as the programs do
     std::string text = pack_bytes == 0 ? "pack of " + snapshot.sync.snapshot +
                                              (haves.empty() ? "" : " on " + haves.front())
                                        : std::string(pack_bytes, 'p');

@@ -185,7 +185,7 @@ TEST_CASE("stop ends an idle sandbox, not one in use unless forced") {
   CHECK(machine.exec("true").status == 0);
 }
 
-TEST_CASE("--id reaches a sandbox from anywhere, and exec --reset --id replaces it") {
+TEST_CASE("the option --id reaches a sandbox from anywhere, and exec --reset --id replaces it") {
   Machine machine;
   machine.make_repository();
   auto id = text(json(machine.run({"start", "--json"})).at("RunID"));

@@ -189,7 +189,7 @@ TEST_CASE("a second Ctrl+C hurries, a third gives up") {
   CHECK(machine.exec("true").status == 0);  // the box has ended it
 }
 
-TEST_CASE("-t gives the command a terminal with our size, keys and window changes") {
+TEST_CASE("the option -t gives the command a terminal with our size, keys and window changes") {
   Machine machine;
   machine.make_repository();
   machine.exec("true");
@@ -246,7 +246,7 @@ TEST_CASE("the directory is the same as here, unless --cwd says otherwise") {
   CHECK(from_dir.out.find("/workspace/a\n") != std::string::npos);
 }
 
-TEST_CASE("--env and the configuration set variables, and ours stay here") {
+TEST_CASE("options of --env and the configuration set variables, and ours stay here") {
   Machine machine;
   machine.make_repository();
   write_text(machine.project() / ".sandbox.yml", "env:\n  FROM_FILE: file\n  BOTH: file\n");
@@ -267,7 +267,7 @@ TEST_CASE("arguments of any bytes arrive as they are") {
   CHECK(ended.out == "a b||\xff\xfe|'\"$x`|new\nline|--json|");
 }
 
-TEST_CASE("--json puts one line after the command's output") {
+TEST_CASE("the option --json puts one line after the command's output") {
   Machine machine;
   machine.make_repository();
   auto ended =
@@ -285,7 +285,7 @@ TEST_CASE("--json puts one line after the command's output") {
   CHECK(answer.at("Snapshot").as_string().size() == 40);
 }
 
-TEST_CASE("--json tells errors, too, on one line of stdout") {
+TEST_CASE("the option --json tells errors, too, on one line of stdout") {
   Machine machine;
   machine.make_repository();
   auto missing = machine.run({"exec", "--json", "--", "no-such-command"});
@@ -343,10 +343,14 @@ TEST_CASE("waiting says who holds the lock, once in a log, and a short wait says
   Machine machine;
   machine.make_repository();
   machine.exec("true");
-  auto holder = machine.start({"exec", "--", "sh", "-c", "echo ready; sleep 3"});
+  How open;
+  open.input_stays_open = true;
+  auto holder = machine.start({"exec", "--", "sh", "-c", "echo ready; cat"}, open);
   REQUIRE(holder.out_has("ready"));
   auto waiter = machine.start({"exec", "--", "echo", "mine"});
+  REQUIRE(waiter.err_has("waiting for the lock"));
   auto quiet = machine.start({"exec", "--json", "--", "true"});
+  holder.end_input();
   auto ended = waiter.wait();
   CHECK(ended.status == 0);
   CHECK(ended.out == "mine\n");
@@ -357,7 +361,7 @@ TEST_CASE("waiting says who holds the lock, once in a log, and a short wait says
   holder.wait();
 }
 
-TEST_CASE("--no-wait, --wait=DURATION and SANDBOX_LOCK_WAIT bound the wait") {
+TEST_CASE("the options --no-wait and --wait=DURATION and SANDBOX_LOCK_WAIT bound the wait") {
   Machine machine;
   machine.make_repository();
   machine.exec("true");
@@ -422,7 +426,7 @@ TEST_CASE("a conflict keeps ours, saves theirs, is named, and makes 0 a 254") {
   CHECK(file_text(machine.project() / "f.sandbox-conflict") == "theirs\n");
 }
 
-TEST_CASE("--trace shows each directive as it is sent and answered, in order") {
+TEST_CASE("the option --trace shows each directive as it is sent and answered, in order") {
   Machine machine;
   machine.make_repository();
   machine.exec("true");
