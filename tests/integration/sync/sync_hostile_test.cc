@@ -307,3 +307,59 @@ TEST_CASE("a pack that expands without bound is refused before a file is written
   CHECK(read({}));
   CHECK(store.has(bomb));
 }
+
+TEST_CASE("refs that a hostile box names stay beneath refs/sandbox") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  git_out(ends.laptop(), {"init", "-q", "-b", "main"});
+  write_file(ends.laptop() / "f", "1\n");
+  git_out(ends.laptop(), {"add", "f"});
+  git_out(ends.laptop(), {"commit", "-q", "-m", "one"});
+  ends.push();
+  write_file(ends.box() / "f", "2\n");
+  git_out(ends.box(), {"commit", "-q", "-a", "-m", "made there"});
+  auto taken = must(ends.workspace().take_result(ends.origin().id()));
+  REQUIRE(taken);
+  REQUIRE(taken->commits.size() == 1);
+  const std::string made = taken->commits[0].oid;
+  must(ends.receive(*taken));
+  std::string before = git_out(ends.laptop(), {"for-each-ref"});
+
+  wire::Result hostile = *taken;
+  hostile.commits = {{"refs/heads/../../../x", made},
+                     {"refs/heads/main/../../../HEAD", made},
+                     {"refs/remotes/origin/main", made},
+                     {"--stdin", made},
+                     {"refs/heads/a b", made},
+                     {"refs/heads/x.lock", made},
+                     {"refs/heads/elsewhere", std::string(40, '1')},
+                     {"refs/heads/option", "--all"}};
+  auto report = must(ends.origin().merge(TwoEnds::kSandbox, hostile));
+  CHECK(report.commits.empty());
+  CHECK(report.refused.size() == hostile.commits.size());
+  CHECK(git_out(ends.laptop(), {"for-each-ref"}) == before);
+}
+
+TEST_CASE("a hook in the user's repository does not run for what a sandbox made") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  git_out(ends.laptop(), {"init", "-q", "-b", "main"});
+  write_file(ends.laptop() / "f", "1\n");
+  git_out(ends.laptop(), {"add", "f"});
+  git_out(ends.laptop(), {"commit", "-q", "-m", "one"});
+  for (const char* hook : {"reference-transaction", "post-index-change", "post-checkout"}) {
+    write_file(ends.laptop() / ".git/hooks" / hook,
+               "#!/bin/sh\ntouch '" + (scratch / "ran").native() + "'\n", true);
+  }
+  std::string index = read_file(ends.laptop() / ".git/index");
+  std::string config = read_file(ends.laptop() / ".git/config");
+  ends.push();
+  git_out(ends.box(), {"checkout", "-q", "--detach"});
+  git_out(ends.box(), {"commit", "-q", "--allow-empty", "-m", "on no branch"});
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->commits == std::vector<std::string>{"refs/sandbox/HEAD"});
+  CHECK_FALSE(fs::exists(scratch / "ran"));
+  CHECK(read_file(ends.laptop() / ".git/index") == index);
+  CHECK(read_file(ends.laptop() / ".git/config") == config);
+}
