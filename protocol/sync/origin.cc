@@ -23,8 +23,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int kScans = 5;              // while HEAD or the index keep moving
-constexpr std::size_t kClutter = 200;  // packs and hundreds of loose objects: time to tidy
+constexpr int kScans = 5;             // while HEAD or the index keep moving
+constexpr std::size_t kClutter = 60;  // packs and hundreds of loose objects: time to tidy
 
 bool is_id(const std::string& text, std::size_t digits) {
   return text.size() == digits && text.find_first_not_of("0123456789abcdef") == std::string::npos;
@@ -205,7 +205,10 @@ result<void> WorkTreeOrigin::set_base(const std::string& sandbox, const std::str
   SnapshotRecord record = taken != taken_.end() ? taken->second : builder_.record(commit);
   record.commit = commit;
   builder_.set_base(sandbox, record);
-  return store_.set_ref(ref(sandbox, "base"), commit);
+  auto set = store_.set_ref(ref(sandbox, "base"), commit);
+  // Here nobody waits for it: the command is just beginning.
+  if (store_.clutter() > kClutter) (void)store_.tidy();
+  return set;
 }
 
 void WorkTreeOrigin::forget(const std::string& sandbox) {
@@ -311,7 +314,6 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
   if (!report) return report;
   auto recorded = store_.set_ref(ref(sandbox, "merged"), result.result);
   if (!recorded) return recorded.error();
-  if (store_.clutter() > kClutter) (void)store_.tidy();
   return report;
 }
 

@@ -549,6 +549,39 @@ TEST_CASE("every kind of file is carried byte by byte") {
   laptop.check_sendable(scratch, snapshot);
 }
 
+TEST_CASE("a large file is streamed") {
+  Scratch scratch;
+  Laptop laptop(scratch);
+  make_repository(laptop.root());
+  std::string bytes;
+  bytes.reserve(20 << 20);
+  for (unsigned state = 1; bytes.size() < (20u << 20);)
+    bytes += static_cast<char>((state = state * 1103515245 + 12345) >> 16);
+  write_file(laptop.root() / "large", bytes);
+  CHECK(laptop.held(laptop.snapshot())["large"].bytes == bytes);
+  bytes[bytes.size() / 2] ^= 1;
+  write_file(laptop.root() / "large", bytes);
+  auto snapshot = laptop.snapshot();
+  CHECK(laptop.held(snapshot)["large"].bytes == bytes);
+  laptop.check_sendable(scratch, snapshot);
+}
+
+TEST_CASE("somebody else's repository may be read") {
+  if (::geteuid() != 0) return;  // only root can make one
+  Scratch scratch;
+  Laptop laptop(scratch);
+  make_repository(laptop.root());
+  auto before = laptop.snapshot();
+  for (const auto& entry : fs::recursive_directory_iterator(laptop.root()))
+    REQUIRE(::lchown(entry.path().c_str(), 12345, 12345) == 0);
+  REQUIRE(::lchown(laptop.root().c_str(), 12345, 12345) == 0);
+  CHECK_FALSE(git(laptop.root(), {"status"}).exit.ok());
+  fs::remove_all(laptop.store());
+  auto snapshot = laptop.snapshot();
+  CHECK(snapshot.sync.snapshot == before.sync.snapshot);
+  laptop.check_sendable(scratch, snapshot);
+}
+
 TEST_CASE("each change is in the next snapshot") {
   Scratch scratch;
   Laptop laptop(scratch);
