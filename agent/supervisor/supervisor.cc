@@ -1,9 +1,11 @@
 #include "agent/supervisor/supervisor.h"
 
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <set>
 
 #include "agent/supervisor/connection.h"
@@ -35,8 +37,11 @@ result<std::unique_ptr<Supervisor>> Supervisor::open(os::executor ex, Options op
   auto lock = os::FileLock::try_lock(self->directory_.lock(), os::FileLock::Kind::exclusive);
   if (!lock) return lock.error();
   self->lock_ = std::move(*lock);
-  for (const fs::path& path : {self->directory_.home(), self->directory_.logs()})
-    if (auto made = os::make_private_directory(path); !made) return made.error();
+  if (auto made = os::make_private_directory(self->directory_.logs()); !made) return made.error();
+  // Whatever mode its commands gave it since: the sandbox's own directory keeps others out.
+  fs::path home = self->directory_.home();
+  if (::mkdir(home.c_str(), 0700) != 0 && errno != EEXIST)
+    return os::errno_failure(errno, home.native());
   auto workspace = open_workspace();
   if (!workspace) return workspace.error();
   self->workspace_ = std::make_unique<WorkspaceQueue>(std::move(*workspace));

@@ -217,6 +217,22 @@ TEST_CASE("a job of an earlier supervisor is replayed from its journal") {
   CHECK(client->expect<wire::Failed>().code == "not_found");
 }
 
+TEST_CASE("a sandbox whose home is open to all by its own doing still starts") {
+  Supervised s;
+  {
+    auto client = s.connect();
+    client->exec(1, "chmod 777 $HOME");
+    CHECK(client->expect<wire::Exited>().status == 0);
+    client->send(0, wire::Shutdown{});
+    client->expect<wire::Ended>();
+  }
+  s.wait_stopped();
+  s.supervisor.reset();
+  auto client = s.connect();
+  client->exec(1, "exit 3");
+  CHECK(client->expect<wire::Exited>().status == 3);
+}
+
 TEST_CASE("journals are private, and only the newest are kept") {
   Supervised s;
   s.options.kept_journals = 3;
