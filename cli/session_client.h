@@ -13,20 +13,11 @@
 
 #include "cli/command_streams.h"
 #include "cli/output.h"
+#include "cli/prepared.h"
 #include "cli/session.h"
 #include "protocol/sync/origin.h"
 
 namespace cli {
-
-// A snapshot, and what was known of the sandbox before it was taken: a result that is merged while
-// the scan runs must not be claimed as part of it.
-struct Prepared {
-  std::string base;
-  std::string merged;
-  protocol::sync::Snapshot snapshot;
-};
-// Blocks. Throws UserError when there can be no snapshot.
-Prepared prepare(protocol::sync::Origin& origin, const std::string& sandbox);
 
 struct Cycle {
   std::optional<protocol::wire::LockRequested> lock;
@@ -100,27 +91,16 @@ class SessionClient {
   protocol::os::awaitable<void> finish();
 
  private:
-  struct Steps;
-  struct Running;
-  struct Flight;
+  struct Flight;  // flight.cc: what one run() has in the air
 
   protocol::os::awaitable<void> fly(Flight& flight);
   protocol::os::awaitable<void> take(Flight& flight, const protocol::wire::Message& message);
   protocol::os::awaitable<void> send_again(Flight& flight);
+  void begin_steps(Flight& flight, std::vector<std::string> haves);
   void start_streams(Flight& flight);
+  protocol::os::awaitable<Prepared> prepare_again(std::shared_ptr<protocol::sync::Origin> origin);
 
   void on_session_message(const protocol::wire::Message& message);
-  protocol::os::awaitable<Prepared> prepare_again(std::shared_ptr<protocol::sync::Origin> origin);
-  std::shared_ptr<Steps> begin_steps(std::uint32_t request,
-                                     std::shared_ptr<protocol::sync::Origin> origin,
-                                     std::shared_ptr<const Prepared> prepared,
-                                     std::vector<std::string> haves,
-                                     const std::optional<protocol::wire::Exec>& exec);
-  static protocol::os::awaitable<void> send_steps(std::shared_ptr<Session> session,
-                                                  boost::asio::thread_pool* pool,
-                                                  protocol::os::executor executor,
-                                                  std::shared_ptr<Steps> steps);
-  protocol::os::awaitable<void> cancel(std::shared_ptr<Steps> steps);
   protocol::os::awaitable<void> receive(std::shared_ptr<protocol::sync::Origin> origin,
                                         std::uint32_t request, protocol::wire::Result result,
                                         CycleOutcome& outcome);
