@@ -5,9 +5,9 @@
 #include <boost/json.hpp>
 #include <cassert>
 
-#include "agent/deadline.h"
 #include "agent/log.h"
 #include "agent/remove_tree.h"
+#include "agent/sandbox_entry.h"
 #include "protocol/os/flock.h"
 #include "protocol/os/paths.h"
 #include "protocol/wire/quoting.h"
@@ -21,32 +21,11 @@ using wire::Failure;
 
 namespace {
 
-constexpr std::chrono::seconds kShutdownLimit{30};  // INT, TERM and KILL of every job, and some
-constexpr std::chrono::seconds kUsersLimit{30};
-constexpr std::chrono::seconds kFlockLimit{10};
 constexpr std::int64_t kSaveUseEvery = 60;  // seconds
 constexpr std::size_t kShortestPrefix = 4;
 
 std::int64_t seconds_of(os::Clock::system time) {
   return std::chrono::duration_cast<std::chrono::seconds>(time.time_since_epoch()).count();
-}
-
-// Reads until so many `ended` have come, or the peer is gone.
-awaitable<void> read_ended(os::FrameStream& frames, std::size_t count) {
-  while (count > 0) {
-    auto frame = co_await frames.read();
-    if (!frame || !*frame) {
-      co_return;
-    }
-    if ((*frame)->kind != wire::FrameKind::control) {
-      frames.consumed((*frame)->kind, (*frame)->request, (*frame)->payload.size());
-      continue;
-    }
-    auto message = wire::decode((*frame)->payload);
-    if (message && std::holds_alternative<wire::Ended>(*message)) {
-      --count;
-    }
-  }
 }
 
 }  // namespace
@@ -56,17 +35,6 @@ bool is_sandbox_id(const std::string& id) {
            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
          });
 }
-
-struct Sandboxes::Entry {
-  explicit Entry(os::executor ex) : changed(std::move(ex)) {}
-
-  Sandbox sandbox;
-  bool making = false;
-  bool ending = false;
-  std::int64_t use_saved_at = 0;
-  std::list<std::function<void()>> users;
-  os::Wakeup changed;  // made, ended, or a user left
-};
 
 struct Sandboxes::Use::Place {
   std::shared_ptr<Entry> entry;
@@ -150,49 +118,6 @@ awaitable<result<void>> Sandboxes::load() {
     });
   }
   co_return result<void>();
-}
-
-awaitable<void> Sandboxes::end_orphans() {
-  auto left = std::make_shared<std::size_t>(entries_.size());
-  auto changed = std::make_shared<os::Wakeup>(ex_);
-  for (const auto& [id, each] : entries_) {
-    os::spawn(ex_, "orphans",
-              [](Sandboxes& self, std::string sandbox, std::shared_ptr<std::size_t> count,
-                 std::shared_ptr<os::Wakeup> wakeup) -> awaitable<void> {
-                co_await self.end_orphans_of(std::move(sandbox));
-                --*count;
-                wakeup->notify();
-              }(*this, id, left, changed));
-  }
-  while (*left > 0) {
-    co_await changed->wait();
-  }
-}
-
-awaitable<void> Sandboxes::end_orphans_of(std::string id) {
-  wire::Hello hello;
-  auto connection = co_await supervisors_.find(directory(id), hello);
-  if (!connection) {
-    if (connection.error().code != Errc::not_found) {
-      log::warn("supervisor_not_reached", {{"sandbox", id}, {"error", connection.error().what}});
-    }
-    co_return;
-  }
-  os::FrameStream& frames = *connection->frames;
-  std::size_t ending = 0;
-  for (const wire::JobInfo& job : connection->hello.jobs) {
-    if (job.state == "running") {
-      log::info("orphan_ended",
-                {{"sandbox", id}, {"job", job.job}, {"pid", std::to_string(job.pid)}});
-      frames.send(0, wire::EndJob{job.job});
-      ++ending;
-    }
-  }
-  bool in_time = co_await within(ex_, kShutdownLimit, read_ended(frames, ending),
-                                 [&frames] { frames.close(); });
-  if (!in_time) {
-    log::warn("orphan_not_ended", {{"sandbox", id}});
-  }
 }
 
 std::optional<Sandbox> Sandboxes::find(const std::string& id, const std::string& user) const {
@@ -377,104 +302,6 @@ result<std::unique_ptr<Sandboxes::Use>> Sandboxes::use(const std::string& id,
   auto user = found->users.insert(found->users.end(), std::move(on_end));
   return std::unique_ptr<Use>(
       new Use(std::make_unique<Use::Place>(Use::Place{found, user, std::move(*lock)})));
-}
-
-awaitable<result<void>> Sandboxes::remove(std::string id) {
-  auto found = entry(id);
-  if (!found) {
-    co_return Failure(Errc::not_found, "no sandbox " + id);
-  }
-  if (found->ending) {
-    while (entry(id) == found && found->ending) {
-      co_await found->changed.wait();
-    }
-    if (entry(id) != found) {
-      co_return result<void>();
-    }
-  }
-  found->ending = true;
-  auto removed = co_await remove_now(id, found);
-  found->ending = false;
-  found->changed.notify();
-  if (!removed) {
-    log::peer("sandbox_not_removed", {{"sandbox", id}, {"error", removed.error().what}});
-  }
-  co_return removed;
-}
-
-awaitable<result<void>> Sandboxes::remove_now(std::string id, std::shared_ptr<Entry> found) {
-  auto users = found->users;
-  for (const auto& on_end : users) {
-    on_end();
-  }
-  auto ended = co_await shut_down(id);
-  if (!ended) {
-    co_return ended;
-  }
-  auto deadline = clock_.now() + kUsersLimit;
-  while (!found->users.empty()) {
-    bool left = co_await found->changed.wait_until(deadline);
-    if (!left) {
-      co_return Failure(Errc::busy, "sandbox " + id + " is still used");
-    }
-  }
-  // One of them may have started the supervisor anew while it left.
-  ended = co_await shut_down(id);
-  if (!ended) {
-    co_return ended;
-  }
-  auto lock = co_await os::FileLock::lock_async(
-      ex_, directory(id) / ".lock", os::FileLock::Kind::exclusive, clock_.now() + kFlockLimit);
-  if (!lock) {
-    co_return Failure(Errc::busy, "something still runs in sandbox " + id);
-  }
-  // The directory first: a record without one is a removal to be finished, a directory without a
-  // record, too.
-  if (auto discarded = discard(directory(id)); !discarded) {
-    co_return discarded;
-  }
-  auto forgotten = co_await store_.remove_sandbox(id);
-  entries_.erase(id);
-  log::peer("sandbox_removed", {{"sandbox", id}, {"user", found->sandbox.user}});
-  co_return forgotten;
-}
-
-awaitable<result<void>> Sandboxes::shut_down(std::string id) {
-  wire::Hello hello;
-  auto connection = co_await supervisors_.find(directory(id), hello);
-  if (!connection) {
-    if (connection.error().code == Errc::not_found || connection.error().code == Errc::gone) {
-      co_return result<void>();
-    }
-    co_return connection.error();
-  }
-  os::FrameStream& frames = *connection->frames;
-  frames.send(0, wire::Shutdown{});
-  bool in_time =
-      co_await within(ex_, kShutdownLimit, read_ended(frames, 1), [&frames] { frames.close(); });
-  if (!in_time) {
-    co_return Failure(Errc::busy, "sandbox " + id + " does not end what runs in it");
-  }
-  co_return result<void>();
-}
-
-result<void> Sandboxes::discard(const std::filesystem::path& directory) {
-  auto target = removing_ / (directory.filename().string() + "-" + os::random_hex(8));
-  std::error_code error;
-  std::filesystem::rename(directory, target, error);
-  if (error) {
-    return os::errno_failure(error.value(), directory.string());
-  }
-  for (const auto& parent : {removing_, root_}) {
-    if (auto synced = os::sync_directory(parent); !synced) {
-      return synced;
-    }
-  }
-  boost::asio::post(*deleters_, [target] {
-    auto removed = remove_tree(target);
-    (void)removed;  // it is tried again at the next start
-  });
-  return {};
 }
 
 wire::SandboxInfo Sandboxes::info(const Sandbox& sandbox) const {

@@ -1,0 +1,65 @@
+// What a session hears from the lock table, and how its lock goes back.
+#include "agent/log.h"
+#include "agent/session_state.h"
+
+namespace agent {
+
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+using wire::Errc;
+using wire::Failure;
+using wire::Frame;
+using wire::FrameKind;
+using wire::Message;
+
+void Session::lock_granted(const wire::Granted& granted) {
+  wire::Granted answer = granted;
+  answer.queued = steps_.waits();
+  answer.ttl_seconds = services_.info.ttl_seconds;
+  fence_ = granted.fence;
+  close_idle_relays();
+  steps_.granted();
+  client_.send(steps_.lock_request(), answer);
+}
+
+void Session::lock_queued(const wire::Queued& queued) {
+  steps_.queued();
+  client_.send(steps_.lock_request(), queued);
+}
+
+void Session::lock_refused(const wire::Refused& refused) {
+  steps_.refused();
+  client_.send(steps_.lock_request(), refused);
+}
+
+void Session::lock_lapsed() {
+  log::peer("lock_lapsed", {{"sandbox", sandbox_}, {"user", user_}});
+  end_with(Failure(Errc::timed_out, "nothing was heard from this client for " +
+                                        std::to_string(services_.info.ttl_seconds) +
+                                        " s: its command was ended and its lock given back"));
+}
+
+void Session::lock_bypassed(const wire::Holder& by) {
+  client_.send(0,
+               wire::Notice{by.user + " was let in beside this command by force: " + by.command});
+}
+
+void Session::give_back(std::uint32_t request) {
+  services_.locks.release(owner_.id());
+  steps_.freed();
+  client_.send(request, wire::Released{});
+  if (services_.lifetime.stopping() && results_open_.empty()) {
+    stop();
+  }
+}
+
+awaitable<void> Session::hang_up_and_give_back(std::shared_ptr<Session> self,
+                                               std::shared_ptr<Relay> relay, std::uint64_t grant,
+                                               std::uint32_t request) {
+  co_await relay->hang_up();
+  if (self->steps_.holds() && self->steps_.grant() == grant && !self->ending_) {
+    self->give_back(request);
+  }
+}
+
+}  // namespace agent

@@ -1,0 +1,177 @@
+// What a session passes on between its client and the sandbox's supervisor: one connection for each
+// of its locks, and one for what needs none.
+#include "agent/log.h"
+#include "agent/session_state.h"
+#include "protocol/wire/limits.h"
+
+namespace agent {
+
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+using wire::Errc;
+using wire::Failure;
+using wire::Frame;
+using wire::FrameKind;
+using wire::Message;
+
+namespace {
+
+// Messages that a supervisor may say to a client.
+bool is_for_client(const Message& message) {
+  return std::holds_alternative<wire::Applied>(message) ||
+         std::holds_alternative<wire::Missing>(message) ||
+         std::holds_alternative<wire::Stale>(message) ||
+         std::holds_alternative<wire::Started>(message) ||
+         std::holds_alternative<wire::Exited>(message) ||
+         std::holds_alternative<wire::Result>(message) ||
+         std::holds_alternative<wire::Unchanged>(message) ||
+         std::holds_alternative<wire::Skipped>(message) ||
+         std::holds_alternative<wire::Failed>(message) ||
+         std::holds_alternative<wire::Notice>(message);
+}
+
+}  // namespace
+
+void Session::forward(std::uint64_t grant, Frame frame) {
+  auto to = relay(grant);
+  to->forward(std::move(frame));
+  if (to->queued_bytes() > kMaxRelayBytes) {
+    end_with(Failure(Errc::too_large, "more was sent than there was credit for"));
+  }
+}
+
+std::shared_ptr<Relay> Session::relay(std::uint64_t grant) {
+  auto& place = relays_[grant];
+  if (!place) {
+    place = std::make_shared<Relay>(services_.executor);
+    wire::Hello hello;
+    hello.origin = origin_;
+    hello.user = user_;
+    hello.fence = grant == 0 ? std::string() : fence_;
+    hello.version = services_.info.version;
+    auto self = shared_from_this();
+    place->start(
+        services_.supervisors, services_.sandboxes.directory(sandbox_), std::move(hello),
+        [self, grant](Frame frame) { return self->on_supervisor_frame(grant, std::move(frame)); },
+        [self, grant](const Failure& failure) { self->on_supervisor_gone(grant, failure); });
+  }
+  return place;
+}
+
+// Connections of earlier locks that owe the client nothing more.
+void Session::close_idle_relays() {
+  for (auto each = relays_.begin(); each != relays_.end();) {
+    auto [grant, relay] = *each;
+    if (grant == 0 || results_open_[grant] > 0 || !steps_.outstanding(grant).empty()) {
+      ++each;
+      continue;
+    }
+    results_open_.erase(grant);
+    each = relays_.erase(each);
+    os::spawn(services_.executor, "relay end", finish_relay(relay));
+  }
+}
+
+awaitable<void> Session::on_supervisor_frame(std::uint64_t grant, Frame frame) {
+  auto self = shared_from_this();
+  switch (frame.kind) {
+    case FrameKind::control:
+      on_supervisor_message(grant, std::move(frame));
+      break;
+    case FrameKind::result_pack:
+      if (frame.payload.empty()) {
+        --results_open_[grant];
+      }
+      [[fallthrough]];
+    case FrameKind::output:
+    case FrameKind::error:
+    case FrameKind::credit:
+      client_.forward(std::move(frame));
+      break;
+    default:
+      log::peer("supervisor_bad_frame", {{"sandbox", sandbox_}});
+      break;
+  }
+  if (client_.queued_bytes() > kMaxRelayBytes) {
+    co_await client_.drained(kMaxRelayBytes / 2);
+  }
+}
+
+void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
+  auto message = wire::decode(frame.payload);
+  if (!message) {
+    log::peer("supervisor_bad_message", {{"sandbox", sandbox_}, {"error", message.error().what}});
+    return;
+  }
+  std::uint32_t request = frame.request;
+  if (std::holds_alternative<wire::Ended>(*message)) {
+    if (auto found = relays_.find(grant); found != relays_.end()) {
+      found->second->ended();
+    }
+    return;
+  }
+  if (ending_) {
+    return;
+  }
+  if (auto* status = std::get_if<wire::Status>(&*message)) {
+    auto sandbox = services_.sandboxes.find(sandbox_, user_);
+    if (status_requests_.erase(request) == 1 && sandbox) {
+      status->sandbox = info_of(*sandbox);
+      status->queue = services_.locks.waiting(sandbox_);
+      client_.send(request, *status);
+    }
+    return;
+  }
+  if (!is_for_client(*message)) {
+    log::peer("supervisor_bad_message",
+              {{"sandbox", sandbox_}, {"name", std::string(wire::message_name(*message))}});
+    return;
+  }
+  client_.forward(std::move(frame));
+  if (std::holds_alternative<wire::Failed>(*message)) {
+    status_requests_.erase(request);
+  } else if (std::holds_alternative<wire::Result>(*message)) {
+    ++results_open_[grant];
+  } else if (std::holds_alternative<wire::Applied>(*message)) {
+    services_.sandboxes.note_synced(sandbox_);
+  }
+  auto effect = steps_.from_supervisor(request, *message);
+  if (effect == Steps::Effect::none) {
+    return;
+  }
+  if (effect == Steps::Effect::failed && steps_.busy_besides(request)) {
+    // Something else was sent ahead under this lock: it must not run on without it.
+    os::spawn(services_.executor, "session hang-up",
+              hang_up_and_give_back(shared_from_this(), relays_[grant], grant, request));
+    return;
+  }
+  give_back(request);
+}
+
+void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
+  relays_.erase(grant);
+  if (ending_) {
+    return;
+  }
+  log::peer("supervisor_gone", {{"sandbox", sandbox_}, {"error", failure.what}});
+  if (grant == 0) {
+    for (std::uint32_t request : std::exchange(status_requests_, {})) {
+      fail(request, "status_request", failure);
+    }
+  }
+  auto owed = steps_.outstanding(grant);
+  steps_.forget_outstanding(grant);
+  std::set<std::uint32_t> failed;
+  for (const auto& [request, step] : owed) {
+    if (failed.insert(request).second) {
+      fail(request, step_name(step), failure);
+    } else {
+      client_.send(request, wire::Skipped{step_name(step)});
+    }
+  }
+  if (!owed.empty() && grant != 0 && steps_.holds() && steps_.grant() == grant) {
+    give_back(owed.front().request);
+  }
+}
+
+}  // namespace agent

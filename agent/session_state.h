@@ -1,0 +1,128 @@
+// One session at work, for the session's own sources: session.cc reads what its client says,
+// session_sandbox.cc answers what is about sandboxes, session_lock.cc hears from the lock table,
+// and session_relay.cc passes on what the sandbox's supervisor says.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "agent/channel_stream.h"
+#include "agent/deadline.h"
+#include "agent/lifetime.h"
+#include "agent/locks.h"
+#include "agent/relay.h"
+#include "agent/sandboxes.h"
+#include "agent/services.h"
+#include "agent/steps.h"
+#include "protocol/os/frame_stream.h"
+
+namespace agent {
+
+// What peers that keep to their credit never have queued: pack, input, output, error and result
+// pack of one request in full.
+inline constexpr std::size_t kMaxRelayBytes = 6 * std::size_t{protocol::wire::kFullCredit};
+inline constexpr std::size_t kMaxStatusRequests = 64;  // unanswered
+inline constexpr std::chrono::seconds kLastWords{
+    5};  // for what a client is told before its channel closes
+
+class Session : public LockClient, public std::enable_shared_from_this<Session> {
+ public:
+  Session(Services& services, std::shared_ptr<protocol::ssh::ServerChannel> channel,
+          std::string user)
+      : services_(services),
+        user_(std::move(user)),
+        client_(services.executor, std::make_unique<ChannelStream>(channel)),
+        owner_(services.locks, *this),
+        enlisted_(
+            services.lifetime, [this] { stop(); }, false) {
+    client_.set_relay_credit(true);
+  }
+
+  awaitable<void> run(std::string argument);
+
+  void lock_granted(const protocol::wire::Granted& granted) override;
+  void lock_queued(const protocol::wire::Queued& queued) override;
+  void lock_refused(const protocol::wire::Refused& refused) override;
+  void lock_lapsed() override;
+  void lock_bypassed(const protocol::wire::Holder& by) override;
+
+ private:
+  // Frames from the client.
+  awaitable<void> on_frame(protocol::wire::Frame frame);
+  awaitable<void> on_session_message(const protocol::wire::Message& message);
+  void on_step(protocol::wire::Message message, protocol::wire::Frame frame);
+  void act(const Steps::Verdict& verdict, protocol::wire::Frame frame,
+           const protocol::wire::Message* message);
+  awaitable<void> on_create(protocol::wire::Create create);
+  awaitable<void> on_bind(protocol::wire::Bind bind);
+  awaitable<void> on_ready();
+  awaitable<void> on_end(protocol::wire::End end);
+  void on_list(const protocol::wire::ListRequest& list);
+  void on_status(std::uint32_t request);
+  void bind_to(const Sandbox& sandbox, const std::string& user, const std::string& origin);
+
+  // Frames from the supervisor.
+  awaitable<void> on_supervisor_frame(std::uint64_t grant, protocol::wire::Frame frame);
+  void on_supervisor_message(std::uint64_t grant, protocol::wire::Frame frame);
+  void on_supervisor_gone(std::uint64_t grant, const protocol::wire::Failure& failure);
+  std::shared_ptr<Relay> relay(std::uint64_t grant);
+  void forward(std::uint64_t grant, protocol::wire::Frame frame);
+
+  void close_idle_relays();
+  static awaitable<void> finish_relay(std::shared_ptr<Relay> relay) { co_await relay->finish(); }
+
+  void give_back(std::uint32_t request);
+  static awaitable<void> hang_up_and_give_back(std::shared_ptr<Session> self,
+                                               std::shared_ptr<Relay> relay, std::uint64_t grant,
+                                               std::uint32_t request);
+  awaitable<void> wind_up();
+  // The name that counts for a claimed one; protocol::wire::Errc::bad_input.
+  result<std::string> user_for(const std::string& claimed) const;
+  protocol::wire::SandboxInfo info_of(const Sandbox& sandbox) const;
+  protocol::wire::Bound bound(const Sandbox& sandbox) const;
+
+  void fail(std::uint32_t request, std::string_view step, const protocol::wire::Failure& failure) {
+    client_.send(request, protocol::wire::Failed{std::string(step),
+                                                 protocol::wire::name(failure.code), failure.what});
+  }
+  // The agent stops: a session that holds the lock may go on for a while, the others end.
+  void stop() {
+    if (!steps_.holds()) {
+      end_with(protocol::wire::Failure(protocol::wire::Errc::gone, "the agent is stopping"));
+    }
+  }
+  // Says why, and ends the session: what is queued is still written.
+  void end_with(const protocol::wire::Failure& failure) {
+    fail(0, "session", failure);
+    ending_ = true;
+    protocol::os::spawn(services_.executor, "session end", close_client(shared_from_this()));
+  }
+  static awaitable<void> close_client(std::shared_ptr<Session> self) {
+    std::function<void()> cut = [self] { self->client_.close(); };
+    co_await within(self->services_.executor, kLastWords, flush_client(self), cut);
+    self->client_.close();
+  }
+  static awaitable<void> flush_client(std::shared_ptr<Session> self) {
+    auto flushed = co_await self->client_.flush();
+    (void)flushed;  // a client that has gone needs no last words
+  }
+
+  Services& services_;
+  std::string user_;  // whom the key names, then whose sandbox is bound
+  protocol::os::FrameStream client_;
+  OwnLock owner_;
+  Lifetime::Enlisted enlisted_;
+  Steps steps_;
+  std::string sandbox_;  // empty: not bound
+  std::string origin_;
+  std::string fence_;
+  std::unique_ptr<Sandboxes::Use> use_;
+  std::map<std::uint64_t, std::shared_ptr<Relay>> relays_;  // by grant; 0 is without a lock
+  std::map<std::uint64_t, int> results_open_;  // by grant: results whose pack has not yet ended
+  std::set<std::uint32_t> status_requests_;
+  bool ending_ = false;  // nothing more is relayed, and nothing given back before the job is reaped
+};
+
+}  // namespace agent
