@@ -25,12 +25,92 @@ const Option kWaitLock{"wait", "DURATION",
 const Option kNoWait{"no-wait", nullptr,
                      "do not wait for the lock: exit 75 at once when it is held"};
 
+Command boxes_row() {
+  const Option name{"name", "NAME", "the box"};
+  const Option host{"host", "HOST[:PORT]", "where its agent listens (default port: 43215)"};
+  const Option host_key{"host-key", "KEY",
+                        "its host key (a line `ssh-ed25519 AAAA...` or SHA256:...): any other is "
+                        "an error"};
+  const Option via_ssh{"via-ssh", "HOST",
+                       "reach it through its sshd: HOST as your own ssh knows it"};
+  const Option agent{"agent", "PROGRAM",
+                     "with --via-ssh: the agent's program there (default: sandbox-agent)"};
+  Command row{"boxes",
+              "List boxes and manage them",
+              "boxes [VERB] [OPTION...]",
+              "Without a verb: list.",
+              {},
+              0,
+              false,
+              run_boxes_list};
+  row.verbs = {
+      {"boxes list",
+       "List boxes, who has reserved them and who uses them",
+       "boxes list",
+       "Asks all of them at once, each for a few seconds at most. The local box is in the list "
+       "when "
+       "its agent runs.",
+       {},
+       0,
+       false,
+       run_boxes_list},
+      {"boxes add",
+       "Add a box and keep its host key",
+       "boxes add --name NAME --host HOST[:PORT] | --via-ssh HOST",
+       "Connects, keeps the host key and prints it. Asks nothing.",
+       {name, host, host_key, via_ssh, agent},
+       0,
+       false,
+       run_boxes_add},
+      {"boxes edit",
+       "Change a box's address, host key or name",
+       "boxes edit --name NAME OPTION...",
+       "A new address has to show the host key that is kept, or the one of --host-key. With "
+       "--host-key alone\nthe box is asked whether that is its key now.",
+       {name,
+        {"new-name", "NAME", "what it is called from now on"},
+        host,
+        host_key,
+        via_ssh,
+        agent},
+       0,
+       false,
+       run_boxes_edit},
+      {"boxes delete",
+       "Forget a box",
+       "boxes delete --name NAME --yes",
+       "Changes nothing on the box itself.",
+       {name, {"yes,y", nullptr, "do not ask"}},
+       0,
+       false,
+       run_boxes_delete},
+      {"boxes export",
+       "Write the list of boxes as JSON",
+       "boxes export [FILE]",
+       "To stdout without FILE. Host keys go along.",
+       {{"force", nullptr, "replace FILE"}},
+       1,
+       false,
+       run_boxes_export},
+      {"boxes import",
+       "Read boxes from a list that export wrote",
+       "boxes import [FILE]",
+       "From stdin without FILE. All of them, or none when one is known already as another.",
+       {{"force", nullptr, "replace boxes that are known already"}},
+       1,
+       false,
+       run_boxes_import},
+  };
+  return row;
+}
+
 }  // namespace
 
 const std::vector<Option>& global_options() {
   static const std::vector<Option> rows = {
       {"json", nullptr, "answer with one line of JSON on stdout, errors too"},
-      {"box", "NAME|HOST:PORT", "the box to use (default: local, the agent on this machine)"},
+      {"box", "NAME|HOST:PORT",
+       "the box to use (default: SANDBOX_BOX, else local: the agent on this machine)"},
       {"color", "WHEN", "auto, always or never"},
       {"trace", nullptr, "show on stderr each message as it is sent and answered"},
       {"help,h", nullptr, "show this help"},
@@ -135,6 +215,7 @@ const std::vector<Command>& commands() {
        1,
        false,
        run_reset},
+      boxes_row(),
       {"key",
        "Print the public key that boxes know you by",
        "key",
@@ -157,11 +238,20 @@ const std::vector<Command>& commands() {
   return rows;
 }
 
-const Command* find_command(std::string_view name) {
-  const auto& rows = commands();
+namespace {
+
+const Command* find_row(const std::vector<Command>& rows, std::string_view name) {
   auto found = std::find_if(rows.begin(), rows.end(),
                             [name](const Command& row) { return name == row.name; });
   return found == rows.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+const Command* find_command(std::string_view name) {
+  auto space = name.find(' ');
+  const Command* row = find_row(commands(), name.substr(0, space));
+  return row == nullptr || space == std::string_view::npos ? row : find_row(row->verbs, name);
 }
 
 namespace {
@@ -198,9 +288,8 @@ bool takes_next_word(std::string_view word) {
                      });
 }
 
-// Index of the command's name among `words`, or words.size().
-std::size_t command_index(const std::vector<std::string>& words) {
-  std::size_t at = 0;
+// Index of the command's name among `words` from `at` on, or words.size().
+std::size_t command_index(const std::vector<std::string>& words, std::size_t at) {
   while (at < words.size() && words[at].size() > 1 && words[at].front() == '-') {
     at += takes_next_word(words[at]) ? 2 : 1;
   }
@@ -270,21 +359,41 @@ Arguments sort_words(const std::vector<std::string>& given, const Command* comma
   return sorted;
 }
 
+// The command that `words` name, whose name is taken out of them; nullptr: none is named.
+const Command* take_command(std::vector<std::string>& words) {
+  std::size_t at = command_index(words, 0);
+  if (at == words.size()) {
+    return nullptr;
+  }
+  const Command* command = find_row(commands(), words[at]);
+  if (command == nullptr) {
+    throw misuse("there is no command `" + protocol::wire::printable(words[at], 80) + "`", nullptr);
+  }
+  words.erase(words.begin() + static_cast<std::ptrdiff_t>(at));
+  if (command->verbs.empty()) {
+    return command;
+  }
+  at = command_index(words, at);
+  if (at == words.size()) {
+    return command;
+  }
+  const Command* verb = find_row(command->verbs, std::string(command->name) + " " + words[at]);
+  if (verb == nullptr) {
+    throw misuse("there is no command `" + std::string(command->name) + " " +
+                     protocol::wire::printable(words[at], 80) + "`",
+                 command);
+  }
+  words.erase(words.begin() + static_cast<std::ptrdiff_t>(at));
+  return verb;
+}
+
 }  // namespace
 
 ParsedLine parse_line(const std::vector<std::string>& words) {
   auto dashes = std::find(words.begin(), words.end(), "--");
   std::vector<std::string> head(words.begin(), dashes);
   ParsedLine line;
-  std::size_t at = command_index(head);
-  if (at < head.size()) {
-    line.command = find_command(head[at]);
-    if (line.command == nullptr) {
-      throw misuse("there is no command `" + protocol::wire::printable(head[at], 80) + "`",
-                   nullptr);
-    }
-    head.erase(head.begin() + static_cast<std::ptrdiff_t>(at));
-  }
+  line.command = take_command(head);
   line.arguments = sort_words(head, line.command);
   if (dashes != words.end()) {
     line.arguments.separated = true;
@@ -332,17 +441,23 @@ std::string option_lines(const std::vector<Option>& rows) {
   return text;
 }
 
+std::string command_lines(const std::vector<Command>& rows, std::size_t width) {
+  std::string text;
+  for (const auto& row : rows) {
+    std::string left = "  " + std::string(row.name);
+    left.resize(width, ' ');
+    text += left + row.summary + "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string overview() {
   std::string text =
       "Runs commands on another machine as if they ran here.\n\n"
-      "Usage: sandbox [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n";
-  for (const auto& row : commands()) {
-    std::string left = "  " + std::string(row.name);
-    left.resize(14, ' ');
-    text += left + row.summary + "\n";
-  }
+      "Usage: sandbox [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n" +
+      command_lines(commands(), 14);
   return text + "\nOptions of every command:\n" + option_lines(global_options()) +
          "\n`sandbox COMMAND --help` shows a command's own options.\n"
          "Example: sandbox exec -- make test\n";
@@ -352,6 +467,10 @@ std::string help(const Command& command) {
   std::string text = std::string(command.summary) + ".\n\nUsage: sandbox " + command.usage + "\n";
   if (*command.details != '\0') {
     text += "\n" + std::string(command.details) + "\n";
+  }
+  if (!command.verbs.empty()) {
+    text += "\nCommands:\n" + command_lines(command.verbs, 20) + "\n`sandbox " +
+            std::string(command.name) + " VERB --help` shows a command's own options.\n";
   }
   if (!command.options.empty()) {
     text += "\nOptions:\n" + option_lines(command.options);

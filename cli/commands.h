@@ -1,5 +1,6 @@
-// The command table: every command is a row, and parsing and help are made from the rows. The only
-// place that knows Boost.Program_options.
+// The command table: every command is a row, and parsing and help are made from the rows. A noun
+// has rows of its own, one a verb: `sandbox boxes add`. The only place that knows
+// Boost.Program_options.
 #pragma once
 
 #include <string>
@@ -22,19 +23,20 @@ struct Option {
 };
 
 struct Command {
-  const char* name;
+  const char* name;     // of a verb: "boxes add"
   const char* summary;  // starts with a capitalised verb, no full stop
   const char* usage;    // starts with the name
   const char* details;  // paragraphs for `sandbox NAME --help`; may be empty
   std::vector<Option> options;
   std::size_t most_positional = 0;
-  bool takes_command = false;  // `-- COMMAND...` may follow
-  protocol::os::awaitable<int> (*run)(Context&) = nullptr;
+  bool takes_command = false;                               // `-- COMMAND...` may follow
+  protocol::os::awaitable<int> (*run)(Context&) = nullptr;  // of a noun: without a verb
+  std::vector<Command> verbs = {};
 };
 
 const std::vector<Command>& commands();
 const std::vector<Option>& global_options();
-const Command* find_command(std::string_view name);
+const Command* find_command(std::string_view name);  // "exec", "boxes add"
 
 struct ParsedLine {
   const Command* command = nullptr;  // nullptr: none was named
@@ -44,6 +46,6 @@ struct ParsedLine {
 ParsedLine parse_line(const std::vector<std::string>& words);
 
 std::string overview();                    // `sandbox --help`
-std::string help(const Command& command);  // `sandbox NAME --help`
+std::string help(const Command& command);  // `sandbox NAME --help`, a noun's with its verbs
 
 }  // namespace cli

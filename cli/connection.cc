@@ -6,6 +6,7 @@
 #include "cli/error.h"
 #include "cli/local_agent.h"
 #include "protocol/os/paths.h"
+#include "protocol/ssh/client.h"
 #include "protocol/wire/directives.h"
 #include "protocol/wire/quoting.h"
 
@@ -24,12 +25,13 @@ struct Attempt {
 };
 
 os::awaitable<Attempt> attempt(Context& context, const ssh::PrivateKey& key, Address address,
-                               std::string pinned) {
+                               std::string pinned, std::chrono::milliseconds time) {
   auto seen = std::make_shared<std::string>();
   ssh::ClientOptions options;
   options.host = address.host;
   options.port = address.port;
   options.user = kSshUser;
+  options.timeout = time;
   options.check_host_key = [seen, pinned](const ssh::PublicKey& host_key) {
     *seen = host_key.text();
     return pinned.empty() || pinned == host_key.text();
@@ -60,14 +62,66 @@ UserError not_connected(const Box& box, const wire::Failure& failure, const ssh:
                    "Is its agent running, and is the address right? Nothing was changed.");
 }
 
-UserError other_key(const Context& context, const Box& box, const std::string& seen) {
-  auto shown = ssh::PublicKey::parse(seen);
-  return UserError(
-      "box",
-      "the box " + box.name + " at " + box.address.text() + " has another host key than before" +
-          (shown ? ": " + shown->fingerprint() : ""),
-      "Somebody may be in between. If the box was set up anew, remove its hostKey from " +
-          context.paths.boxes().string() + ".");
+std::string fingerprint(const std::string& host_key) {
+  auto key = ssh::PublicKey::parse(host_key);
+  return key ? key->fingerprint() : wire::printable(host_key, 200);
+}
+
+UserError other_key(const Box& box, const std::string& seen) {
+  return UserError("box",
+                   "the box " + box.name + " at " + box.address.text() +
+                       " has another host key than the one that is kept: " + fingerprint(seen) +
+                       ", not " + fingerprint(box.host_key),
+                   "Somebody may be in between. If the box was set up anew, ask there for its key, "
+                   "then: sandbox boxes edit --name " +
+                       wire::shell_quote(box.name) + " --host-key KEY. Nothing was changed.");
+}
+
+// To the agent's own port.
+class DirectConnection : public Connection {
+ public:
+  DirectConnection(os::executor executor, std::shared_ptr<ssh::ClientConnection> ssh, Box box)
+      : Connection(std::move(box)), executor_(executor), ssh_(std::move(ssh)) {}
+
+  os::awaitable<std::unique_ptr<Session>> open_session(Trace& trace) override {
+    std::string directive = std::string(wire::text(wire::Directive::session)) +
+                            " {\"version\":" + std::to_string(wire::kProtocolVersion) + "}";
+    trace.event(directive);
+    auto stream = co_await ssh_->exec(directive);
+    if (!stream) {
+      throw UserError("box", "the box " + box().name + " opens no session: " + stream.error().what);
+    }
+    auto session =
+        std::make_unique<Session>(executor_, std::move(*stream), trace, "the box " + box().name);
+    co_return session;
+  }
+
+ private:
+  os::executor executor_;
+  std::shared_ptr<ssh::ClientConnection> ssh_;
+};
+
+os::awaitable<std::shared_ptr<Connection>> contact_direct(Context& context, Box box,
+                                                          std::chrono::milliseconds time) {
+  ssh::PrivateKey key = own_key(context);
+  Attempt done = co_await attempt(context, key, box.address, box.host_key, time);
+  if (!done.ssh) {
+    if (!box.host_key.empty() && !done.seen_key.empty() && done.seen_key != box.host_key) {
+      throw other_key(box, done.seen_key);
+    }
+    throw not_connected(box, done.ssh.error(), key);
+  }
+  box.host_key = done.seen_key;
+  auto connection = std::make_shared<DirectConnection>(context.executor, *done.ssh, box);
+  co_return connection;
+}
+
+Box local_box(const AgentAddress& agent) {
+  Box box;
+  box.name = kLocalBox;
+  box.address = agent.address;
+  box.host_key = agent.host_key;
+  return box;
 }
 
 os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context,
@@ -80,10 +134,10 @@ os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context,
   for (int round = 0; round < 3; ++round) {
     int tried = 0;
     if (found) {
-      Attempt done = co_await attempt(context, key, found->address, found->host_key);
+      Attempt done = co_await attempt(context, key, found->address, found->host_key, kConnectTime);
       if (done.ssh) {
-        Box box{kLocalBox, found->address, found->host_key};
-        auto connection = std::make_shared<Connection>(context.executor, *done.ssh, box);
+        auto connection =
+            std::make_shared<DirectConnection>(context.executor, *done.ssh, local_box(*found));
         co_return connection;
       }
       failure = done.ssh.error();
@@ -99,26 +153,13 @@ os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context,
     AgentAddress started = co_await agent.wait(tried);
     found = started;
   }
-  throw not_connected(Box{kLocalBox, found->address, {}}, *failure, key);
+  throw not_connected(local_box(*found), *failure, key);
 }
 
 }  // namespace
 
-os::awaitable<std::unique_ptr<Session>> Connection::open_session(Trace& trace) {
-  std::string directive = std::string(wire::text(wire::Directive::session)) +
-                          " {\"version\":" + std::to_string(wire::kProtocolVersion) + "}";
-  trace.event(directive);
-  auto stream = co_await ssh_->exec(directive);
-  if (!stream) {
-    throw UserError("box", "the box " + box_.name + " opens no session: " + stream.error().what);
-  }
-  auto session =
-      std::make_unique<Session>(executor_, std::move(*stream), trace, "the box " + box_.name);
-  co_return session;
-}
-
 std::string Connection::url(const std::string& sandbox) const {
-  return "ssh://" + sandbox + "@" + box_.address.text();
+  return box_.via_ssh.empty() ? "ssh://" + sandbox + "@" + box_.address.text() : std::string();
 }
 
 ssh::PrivateKey own_key(const Context& context) {
@@ -139,30 +180,31 @@ ssh::PrivateKey own_key(const Context& context) {
   return *key;
 }
 
-os::awaitable<std::shared_ptr<Connection>> connect(Context& context, const std::string& name) {
-  ssh::PrivateKey key = own_key(context);
+os::awaitable<std::shared_ptr<Connection>> contact(Context& context, const Box& wanted,
+                                                   std::chrono::milliseconds time) {
+  Box box = wanted;
+  auto connection = co_await contact_direct(context, box, time);
+  co_return connection;
+}
+
+os::awaitable<std::shared_ptr<Connection>> connect(Context& context, const std::string& name,
+                                                   std::chrono::milliseconds time) {
   if (name == kLocalBox) {
+    ssh::PrivateKey key = own_key(context);
     auto local = co_await connect_local(context, key, true);
     co_return local;
   }
   Box box = find_box(context.paths, name);
-  Attempt done = co_await attempt(context, key, box.address, box.host_key);
-  if (!done.ssh) {
-    if (!box.host_key.empty() && !done.seen_key.empty() && done.seen_key != box.host_key) {
-      throw other_key(context, box, done.seen_key);
-    }
-    throw not_connected(box, done.ssh.error(), key);
-  }
+  auto connection = co_await contact_direct(context, box, time);
   if (box.host_key.empty()) {
-    box.host_key = pin_host_key(context.paths, box, done.seen_key);
-    if (box.host_key != done.seen_key) {
-      throw other_key(context, box, done.seen_key);
+    std::string seen = connection->box().host_key;
+    box.host_key = pin_host_key(context.paths, box, seen);
+    if (box.host_key != seen) {
+      throw other_key(box, seen);
     }
-    auto shown = ssh::PublicKey::parse(done.seen_key);
     context.output.note("sandbox: first contact with " + box.name + ": its host key is kept (" +
-                        (shown ? shown->fingerprint() : done.seen_key) + ")");
+                        fingerprint(seen) + ")");
   }
-  auto connection = std::make_shared<Connection>(context.executor, *done.ssh, box);
   co_return connection;
 }
 

@@ -177,7 +177,7 @@ os::awaitable<int> run_list(Context& context) {
     }
   }
   std::set<std::string> boxes;
-  std::string asked = context.arguments.value("box").value_or("");
+  std::string asked = chosen_box(context.arguments, context.environment).value_or("");
   for (const auto& entry : entries) {
     bool nothing_there = entry.state == EntryState::failed && entry.ending.empty();
     if (!nothing_there && (asked.empty() || asked == entry.key.box)) {

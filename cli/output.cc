@@ -145,6 +145,11 @@ void Output::warn(std::string_view text) {
   }
 }
 
+void Output::prompt(std::string_view text) {
+  clear_transient();
+  to_stderr(std::string(text));
+}
+
 void Output::trace(std::string_view text) {
   clear_transient();
   to_stderr(std::string(text) + "\n");

@@ -41,6 +41,8 @@ class Output {
   // One line on stderr beside a command's own output; not with --json.
   void note(std::string_view text);
   void warn(std::string_view text);  // the same, coloured
+  // A question on stderr, without the end of its line.
+  void prompt(std::string_view text);
   // For --trace: always shown.
   void trace(std::string_view text);
 

@@ -154,7 +154,7 @@ os::awaitable<std::vector<Entry>> chosen(Context& context) {
   std::vector<Entry> entries;
   if (context.arguments.has("all")) {
     auto storage = co_await resolver.lock();
-    std::string box = context.arguments.value("box").value_or("");
+    std::string box = chosen_box(context.arguments, context.environment).value_or("");
     for (const auto& entry : storage->entries()) {
       bool here = entry.key.box != kLocalBox || entry.key.machine == machine_id();
       if (here && (box.empty() || box == entry.key.box)) {
@@ -165,7 +165,7 @@ os::awaitable<std::vector<Entry>> chosen(Context& context) {
   }
   if (auto id = context.arguments.value("id")) {
     Target nothing;  // no project is needed
-    nothing.key.box = context.arguments.value("box").value_or(kLocalBox);
+    nothing.key.box = chosen_box(context.arguments, context.environment).value_or(kLocalBox);
     Entry entry = co_await named_entry(context, nothing, *id);
     entries.push_back(entry);
     co_return entries;

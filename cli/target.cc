@@ -31,11 +31,20 @@ std::pair<std::string, std::string> parse_assignment(const std::string& text,
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
+std::optional<std::string> chosen_box(const Arguments& arguments, const Environment& environment) {
+  if (auto named = arguments.value("box")) {
+    return named;
+  }
+  std::string variable = environment.get("SANDBOX_BOX");
+  return variable.empty() ? std::nullopt : std::optional<std::string>(variable);
+}
+
 namespace {
 
-Consent consent_of(const Arguments& arguments) {
+Consent consent_of(const Context& context) {
+  const Arguments& arguments = context.arguments;
   Consent consent;
-  consent.box = arguments.value("box").value_or("");
+  consent.box = chosen_box(arguments, context.environment).value_or("");
   consent.isolation = arguments.value("isolation").value_or("");
   consent.includes = arguments.values("include");
   if (arguments.has("isolation") && consent.isolation != "auto" && consent.isolation != "bwrap" &&
@@ -58,7 +67,7 @@ Target find_target(Context& context) {
   target.config_named = !named.empty();
   target.config = load_config(named, target.project.directory, target.project.root);
 
-  Consent consent = consent_of(arguments);
+  Consent consent = consent_of(context);
   apply_consent(target.config, consent);
   if (target.config.isolation == "bwrap") {
     throw UserError("config", "isolation with bubblewrap is not available in this version",
@@ -195,7 +204,7 @@ os::awaitable<void> aim_at(Context& context, Target& target, const std::string& 
         entry.key.config.empty()
             ? Config()
             : load_config(entry.key.config, target.project.directory, target.project.root);
-    Consent consent = consent_of(context.arguments);
+    Consent consent = consent_of(context);
     consent.box = entry.key.box;
     apply_consent(target.config, consent);
   }

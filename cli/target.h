@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cli/config.h"
@@ -24,6 +25,9 @@ struct Target {
 
   ResolveRequest request() const;
 };
+
+// --box, else SANDBOX_BOX where it is set and not empty; std::nullopt: neither.
+std::optional<std::string> chosen_box(const Arguments& arguments, const Environment& environment);
 
 // From --dir, [CONFIG], --box, --isolation, --include and --init. Throws UserError.
 Target find_target(Context& context);

@@ -23,11 +23,22 @@ std::string misuse(const std::vector<std::string>& words) {
   return "";
 }
 
+// All rows: the nouns', and their verbs'.
+std::vector<const cli::Command*> all_rows() {
+  std::vector<const cli::Command*> rows;
+  for (const auto& row : cli::commands()) {
+    rows.push_back(&row);
+    for (const auto& verb : row.verbs) rows.push_back(&verb);
+  }
+  return rows;
+}
+
 }  // namespace
 
 TEST_CASE("every row has a summary, a usage and something to run") {
   std::set<std::string> names;
-  for (const auto& row : cli::commands()) {
+  for (const cli::Command* each : all_rows()) {
+    const cli::Command& row = *each;
     INFO(row.name);
     CHECK(names.insert(row.name).second);
     std::string summary = row.summary;
@@ -41,7 +52,8 @@ TEST_CASE("every row has a summary, a usage and something to run") {
 }
 
 TEST_CASE("every option says what it does, and none is there twice") {
-  for (const auto& row : cli::commands()) {
+  for (const cli::Command* each : all_rows()) {
+    const cli::Command& row = *each;
     std::set<std::string> names;
     auto look = [&names](const cli::Option& option) {
       INFO(option.name);
@@ -58,6 +70,12 @@ TEST_CASE("help is made from the rows and fits a terminal") {
   std::string overview = cli::overview();
   for (const auto& row : cli::commands()) {
     CHECK(overview.find(row.summary) != std::string::npos);
+    for (const auto& verb : row.verbs) {
+      CHECK(cli::help(row).find(verb.summary) != std::string::npos);
+    }
+  }
+  for (const cli::Command* each : all_rows()) {
+    const cli::Command& row = *each;
     std::istringstream lines(cli::help(row));
     for (std::string line; std::getline(lines, line);) {
       INFO(row.name << ": " << line);
@@ -69,6 +87,26 @@ TEST_CASE("help is made from the rows and fits a terminal") {
     }
   }
   CHECK(std::count(overview.begin(), overview.end(), '\n') < 40);
+}
+
+TEST_CASE("a noun's verb is a command of its own, and without one the noun is") {
+  auto add = parse_line({"boxes", "add", "--name", "rig", "--host", "h"});
+  CHECK(std::string(add.command->name) == "boxes add");
+  CHECK(add.arguments.value("name") == "rig");
+  CHECK(add.arguments.positional.empty());
+  CHECK(std::string(parse_line({"boxes"}).command->name) == "boxes");
+  CHECK(std::string(parse_line({"boxes", "--json"}).command->name) == "boxes");
+  CHECK(std::string(parse_line({"--json", "boxes", "--json", "list"}).command->name) ==
+        "boxes list");
+  CHECK(std::string(parse_line({"boxes", "--box", "add", "list"}).command->name) == "boxes list");
+  CHECK(parse_line({"boxes", "export", "list"}).arguments.positional ==
+        std::vector<std::string>{"list"});
+  CHECK(misuse({"boxes", "frob"}).find("`boxes frob`") != std::string::npos);
+  CHECK(misuse({"boxes", "add", "rig"}).find("`rig`") != std::string::npos);
+  CHECK(parse_line({"boxes", "add", "--help"}).arguments.has("help"));
+  CHECK(cli::find_command("boxes add") != nullptr);
+  CHECK(cli::find_command("boxes frob") == nullptr);
+  CHECK(cli::find_command("frob add") == nullptr);
 }
 
 TEST_CASE("what stands after -- is the command, untouched") {
