@@ -158,7 +158,7 @@ void Session::act(const Steps::Verdict& verdict, Frame frame, const Message* mes
 awaitable<void> Session::wind_up() {
   ending_ = true;
   services_.locks.gone(owner_.id());
-  if (steps_.holds() && steps_.busy()) {
+  if (steps_.busy() || steps_.owes_result()) {
     auto found = relays_.find(steps_.grant());
     if (found != relays_.end()) {
       log::peer("client_vanished", {{"sandbox", sandbox_}, {"user", user_}});

@@ -58,6 +58,8 @@ awaitable<void> Session::hang_up_and_give_back(std::shared_ptr<Session> self,
                                                std::uint32_t request) {
   co_await relay->hang_up();
   if (self->steps_.holds() && self->steps_.grant() == grant && !self->ending_) {
+    self->answer_outstanding(
+        grant, Failure(Errc::cancelled, "an earlier step under the same lock has failed"));
     self->give_back(request);
   }
 }

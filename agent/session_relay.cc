@@ -139,8 +139,9 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
   if (effect == Steps::Effect::none) {
     return;
   }
-  if (effect == Steps::Effect::failed && steps_.busy_besides(request)) {
-    // Something else was sent ahead under this lock: it must not run on without it.
+  if (effect == Steps::Effect::failed && (steps_.busy_besides(request) || steps_.owes_result())) {
+    // What else was sent ahead under this lock must not run on without it, and what a command has
+    // left is taken before the next one changes it.
     os::spawn(services_.executor, "session hang-up",
               hang_up_and_give_back(shared_from_this(), relays_[grant], grant, request));
     return;
@@ -159,19 +160,25 @@ void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
       fail(request, "status_request", failure);
     }
   }
+  auto owed = answer_outstanding(grant, failure);
+  if (owed && grant != 0 && steps_.holds() && steps_.grant() == grant) {
+    give_back(*owed);
+  }
+}
+
+std::optional<std::uint32_t> Session::answer_outstanding(std::uint64_t grant,
+                                                         const Failure& failure) {
   auto owed = steps_.outstanding(grant);
   steps_.forget_outstanding(grant);
   std::set<std::uint32_t> failed;
-  for (const auto& [request, step] : owed) {
-    if (failed.insert(request).second) {
+  for (const auto& [request, step, skipped] : owed) {
+    if (!skipped && failed.insert(request).second) {
       fail(request, step_name(step), failure);
     } else {
       client_.send(request, wire::Skipped{step_name(step)});
     }
   }
-  if (!owed.empty() && grant != 0 && steps_.holds() && steps_.grant() == grant) {
-    give_back(owed.front().request);
-  }
+  return owed.empty() ? std::nullopt : std::optional(owed.front().request);
 }
 
 }  // namespace agent

@@ -67,6 +67,9 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   awaitable<void> on_supervisor_frame(std::uint64_t grant, protocol::wire::Frame frame);
   void on_supervisor_message(std::uint64_t grant, protocol::wire::Frame frame);
   void on_supervisor_gone(std::uint64_t grant, const protocol::wire::Failure& failure);
+  // Answers the steps under that lock that will not be done any more: the oldest request of them.
+  std::optional<std::uint32_t> answer_outstanding(std::uint64_t grant,
+                                                  const protocol::wire::Failure& failure);
   std::shared_ptr<Relay> relay(std::uint64_t grant);
   void forward(std::uint64_t grant, protocol::wire::Frame frame);
 

@@ -152,7 +152,7 @@ Steps::Verdict Steps::from_client(std::uint32_t number, FrameKind kind) {
 void Steps::granted() {
   lock_ = Lock::held;
   ++grant_;
-  worked_ = false;
+  worked_ = ran_ = false;
   releasing_.reset();
 }
 
@@ -168,7 +168,7 @@ void Steps::refused() {
 
 void Steps::freed() {
   lock_ = Lock::none;
-  worked_ = false;
+  worked_ = ran_ = false;
   releasing_.reset();
 }
 
@@ -196,6 +196,8 @@ Steps::Effect Steps::from_supervisor(std::uint32_t number, const Message& messag
   } else if (std::holds_alternative<wire::Stale>(message)) {
     request->stale_result = take({Step::sync});
     request->skipping |= request->stale_result;
+  } else if (std::holds_alternative<wire::Started>(message)) {
+    ran_ |= present;
   } else if (std::holds_alternative<wire::Exited>(message)) {
     take({Step::exec});
   } else if (std::holds_alternative<wire::Result>(message) ||
@@ -237,7 +239,7 @@ std::vector<Steps::Outstanding> Steps::outstanding(std::uint64_t grant) const {
   for (const auto& [number, request] : requests_) {
     if (request.grant == grant) {
       for (Step step : request.pending) {
-        all.push_back({number, step});
+        all.push_back({number, step, request.skipping});
       }
     }
   }

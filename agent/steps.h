@@ -68,14 +68,16 @@ class Steps {
   // Whether the supervisor still owes answers to steps under the present lock.
   bool busy() const;
   bool busy_besides(std::uint32_t request) const;
-  // Steps without an answer, oldest request first: what to answer as failed when the supervisor is
-  // gone.
+  // Whether a command ran under the present lock and its result has not been taken since.
+  bool owes_result() const { return lock_ == Lock::held && ran_; }
+  // Steps without an answer, oldest request first: what to answer when the supervisor is gone.
   struct Outstanding {
     std::uint32_t request;
     Step step;
+    bool skipped;  // an earlier step of its request has failed already
   };
   std::vector<Outstanding> outstanding(std::uint64_t grant) const;
-  // They were answered as failed.
+  // They were answered.
   void forget_outstanding(std::uint64_t grant);
 
  private:
@@ -100,6 +102,7 @@ class Steps {
   std::uint32_t lock_request_ = 0;
   std::uint64_t grant_ = 0;
   bool worked_ = false;  // something went to the supervisor under this lock
+  bool ran_ = false;     // a command began under this lock, after the last result
   std::optional<std::uint32_t>
       releasing_;  // the request whose lock_released went to the supervisor
 };

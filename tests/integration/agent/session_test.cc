@@ -312,6 +312,62 @@ TEST_CASE(
   CHECK(next.expect<Granted>(1).queued);
 }
 
+TEST_CASE(
+    "a client that vanishes after its command and before its release has its result taken before "
+    "the next one is let in") {
+  AgentWorld world;
+  world.start();
+  auto client = world.session();
+  client.create('a');
+  FakeSupervisor supervisor(world, world.sandbox('a'));
+  client.send(1, LockRequested{});
+  client.send(1, Exec{});
+  client.expect<Granted>(1);
+  supervisor.expect(0, 1, "exec");
+  supervisor.send(0, 1, Started{"job", 1});
+  supervisor.send(0, 1, Exited{});
+  client.expect<Started>(1);
+  client.expect<Exited>(1);
+  auto next = world.session();
+  next.create('a');
+  next.send(1, LockRequested{});
+  next.expect<Queued>(1);
+  client.vanish();
+  supervisor.expect(0, 0, "hangup");
+  next.send(0, InfoRequest{});
+  next.expect<Info>(0);  // and no grant before it
+  supervisor.send(0, 0, Ended{});
+  CHECK(next.expect<Granted>(1).queued);
+}
+
+TEST_CASE("a command's result is taken before a later step's failure frees its lock") {
+  AgentWorld world;
+  world.start();
+  auto client = world.session();
+  client.create('a');
+  FakeSupervisor supervisor(world, world.sandbox('a'));
+  client.send(1, LockRequested{});
+  client.send(1, Exec{});
+  client.send(2, SyncStart{});
+  client.frames().end_bulk(FrameKind::pack, 2);
+  client.send(2, SyncEnd{});
+  client.send(2, Exec{});
+  client.expect<Granted>(1);
+  supervisor.expect(0, 2, "exec");
+  supervisor.send(0, 1, Started{"job", 1});
+  supervisor.send(0, 1, Exited{});
+  client.expect<Started>(1);
+  client.expect<Exited>(1);
+  supervisor.send(0, 2, Failed{"__rwx_sandbox_sync_start__", "no_space", "the disk is full"});
+  CHECK(client.expect<Failed>(2).code == "no_space");
+  supervisor.expect(0, 0, "hangup");
+  client.send(0, InfoRequest{});
+  client.expect<Info>(0);  // and not released before it
+  supervisor.send(0, 0, Ended{});
+  CHECK(client.expect<Skipped>(2).step == "exec");
+  client.expect<Released>(2);
+}
+
 TEST_CASE("a supervisor that dies fails what it owed, and the lock goes back") {
   AgentWorld world;
   world.start();
@@ -397,6 +453,7 @@ TEST_CASE("a failed step gives the lock back; what else was sent ahead under it 
   CHECK(client.expect<Failed>(1).code == "no_space");
   supervisor.expect(0, 0, "hangup");
   supervisor.send(0, 0, Ended{});
+  CHECK(client.expect<Failed>(2).code == "cancelled");
   client.expect<Released>(1);
 }
 
