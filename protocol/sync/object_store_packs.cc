@@ -1,4 +1,4 @@
-// Packs in and out of an object store, and its tidying.
+// Packs in and out of an object store.
 
 #include <fcntl.h>
 #include <signal.h>
@@ -348,58 +348,6 @@ result<void> ObjectStore::adopt(const fs::path& theirs, const std::vector<std::s
     return Failure(failure.code == Errc::no_space ? Errc::no_space : Errc::bad_input, failure.what);
   }
   return kept;
-}
-
-void ObjectStore::drop_empty_objects() {
-  std::error_code error;
-  std::vector<fs::path> empty;
-  fs::recursive_directory_iterator entry(objects(), error), end;
-  for (; !error && entry != end; entry.increment(error)) {
-    std::error_code ignored;
-    bool info = entry->path().parent_path().filename() == "info";
-    if (!info && entry->is_regular_file(ignored) && entry->file_size(ignored) == 0)
-      empty.push_back(entry->path());
-  }
-  for (const fs::path& file : empty) {
-    // A pack and its index are of no use without each other.
-    for (const char* extension : {".pack", ".idx", ".rev"})
-      if (file.parent_path().filename() == "pack")
-        fs::remove(fs::path(file).replace_extension(extension), error);
-    fs::remove(file, error);
-  }
-}
-
-std::size_t ObjectStore::clutter() const {
-  std::error_code error;
-  std::size_t packs = 0, loose = 0;
-  for (const auto& entry : fs::directory_iterator(objects() / "pack", error))
-    packs += entry.path().extension() == ".pack" ? 1 : 0;
-  for (const auto& entry : fs::directory_iterator(objects() / "17", error)) {
-    (void)entry;
-    ++loose;
-  }
-  return packs + loose * 256 / 100;
-}
-
-result<void> ObjectStore::tidy() {
-  auto repacked = git_.out({"repack", "-A", "-d", "-l", "-q", "--unpack-unreachable=1.hour.ago"});
-  if (!repacked && options_.cache) {
-    // Something that a ref reaches is gone, because the repository that we borrow from has dropped
-    // it. What a cache no longer has it need not name.
-    for (const auto& [name, oid] : list_refs("refs/"))
-      if (!is_complete(oid)) delete_ref(name);
-    repacked = git_.out({"repack", "-A", "-d", "-l", "-q", "--unpack-unreachable=1.hour.ago"});
-  }
-  if (!repacked) return repacked.error();
-  auto pruned = git_.out({"prune", "--expire=1.hour.ago"});
-  if (!pruned) return pruned.error();
-  std::error_code error;
-  auto day_ago = fs::file_time_type::clock::now() - std::chrono::hours(24);
-  for (const auto& entry : fs::directory_iterator(options_.directory / "tmp", error)) {
-    std::error_code ignored;
-    if (entry.last_write_time(ignored) < day_ago) fs::remove_all(entry.path(), ignored);
-  }
-  return {};
 }
 
 }  // namespace protocol::sync

@@ -1,0 +1,98 @@
+// The workspace of a box (workspace.h) on a private store and the work tree beside it; for its own
+// sources: what it answers at once and when idle (box_workspace.cc), results
+// (box_workspace_results.cc) and the apply (box_workspace_apply.cc).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "protocol/os/beneath.h"
+#include "protocol/sync/git.h"
+#include "protocol/sync/object_store.h"
+#include "protocol/sync/scan.h"
+#include "protocol/sync/workspace.h"
+#include "protocol/sync/workspace_apply.h"
+#include "protocol/sync/workspace_git.h"
+#include "protocol/sync/workspace_state.h"
+
+namespace protocol::sync {
+
+// Refs of the store. Numbers only grow, so that names sort by age.
+inline constexpr std::string_view kSnapshots = "refs/snapshots/";  // NUMBER-ORIGIN
+inline constexpr std::string_view kResults = "refs/results/";      // ORIGIN/NUMBER
+inline constexpr std::string_view kMerged =
+    "refs/merged/";  // ORIGIN: what its next result grows from
+inline constexpr std::string_view kDrift = "refs/drift/";  // NUMBER
+inline constexpr std::string_view kBorrowed =
+    "refs/borrowed/";  // what the workspace's .git points at
+
+std::string numbered(std::uint64_t number);  // as in those names
+bool is_origin(std::string_view origin);     // may stand in them
+
+class BoxWorkspace : public Workspace {
+ public:
+  BoxWorkspace(WorkspaceOptions options, Git git, os::Beneath root,
+               std::unique_ptr<ObjectStore> store)
+      : options_(std::move(options)),
+        git_(std::move(git)),
+        root_(std::move(root)),
+        store_(std::move(store)),
+        state_(load_state(state_file())) {
+    open_cache();
+  }
+
+  std::string snapshot() override { return state_.sync.snapshot; }
+  std::vector<std::string> have() override;
+  bool has(const std::string& commit) override {
+    return is_object_id(commit) && store_->has(commit);
+  }
+  result<void> begin(const wire::SyncStart& sync) override;
+  result<void> read_pack(os::Fd in, std::uint64_t max_bytes,
+                         const std::vector<std::string>& shallow) override;
+  std::optional<wire::Result> unmerged(const std::string& origin,
+                                       const std::string& merged) override;
+  result<wire::Applied> apply(const std::string& origin, const wire::SyncStart& sync) override;
+  result<std::optional<wire::Result>> take_result(const std::string& origin) override;
+  result<void> write_pack(const wire::Result& result, const std::string& merged,
+                          os::Fd out) override;
+  void merged(const std::string& origin, const std::string& result) override;
+  void tidy() override;
+
+ private:
+  std::filesystem::path state_file() const { return options_.store / "workspace-state"; }
+  void open_cache() {
+    cache_.emplace(WorkTree::open(*store_, root_, options_.store / "workspace-cache"));
+  }
+  result<void> refresh_root();
+  ApplyContext context() {
+    return {root_, options_.workspace, *store_, *cache_, options_.store / "workspace-writing"};
+  }
+  std::uint64_t next_number(std::string_view prefix) const;
+  std::optional<wire::Result> read_result(const std::string& oid) const;
+  // Commits that the workspace's .git points at and that were made there, brought into the store.
+  // Those that cannot be are named in `left_out`.
+  std::vector<wire::Ref> moved_commits(const RepositoryRefs& now,
+                                       std::vector<wire::LeftOut>& left_out);
+  result<void> keep_drift(const std::string& tree, wire::Applied& applied,
+                          const std::vector<wire::Ref>& commits);
+  result<void> write_git(const wire::SyncStart& sync, const AppliedTree& applied,
+                         WorkspaceState& state);
+  result<void> write_index(const WorkspaceGit& git, const wire::SyncStart& sync,
+                           const AppliedTree& applied, WorkspaceState& state);
+  std::string shallow_text() const;
+
+  WorkspaceOptions options_;
+  Git git_;
+  os::Beneath root_;
+  std::unique_ptr<ObjectStore> store_;
+  std::optional<WorkTree> cache_;
+  WorkspaceState state_;
+};
+
+}  // namespace protocol::sync

@@ -1,0 +1,214 @@
+// Results: taken, kept until they are merged, packed for their way home.
+#include <algorithm>
+
+#include "protocol/sync/box_workspace.h"
+
+namespace protocol::sync {
+
+using os::Beneath;
+using wire::Errc;
+using wire::Failure;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// A result's message names the commits that its other parents are.
+std::string result_message(const std::vector<wire::Ref>& commits) {
+  std::string message = "result\n";
+  for (const wire::Ref& ref : commits) message += "\n" + ref.oid + " " + ref.name;
+  return message;
+}
+
+std::vector<wire::Ref> named_commits(const std::string& message) {
+  std::vector<wire::Ref> commits;
+  for (std::size_t begin = 0; begin < message.size();) {
+    std::size_t end = std::min(message.find('\n', begin), message.size());
+    std::string_view line(message.data() + begin, end - begin);
+    begin = end + 1;
+    std::size_t space = line.find(' ');
+    if (space == std::string_view::npos || !is_object_id(line.substr(0, space))) continue;
+    commits.push_back({std::string(line.substr(space + 1)), std::string(line.substr(0, space))});
+  }
+  return commits;
+}
+
+}  // namespace
+
+std::optional<wire::Result> BoxWorkspace::read_result(const std::string& oid) const {
+  auto commit = store_->read_commit(oid);
+  if (!commit || commit->parents.empty()) return std::nullopt;
+  return wire::Result{oid, commit->parents.front(), named_commits(commit->message), {}};
+}
+
+std::optional<wire::Result> BoxWorkspace::unmerged(const std::string& origin,
+                                                   const std::string& merged) {
+  if (!is_origin(origin)) return std::nullopt;
+  auto refs = store_->list_refs(std::string(kResults) + origin + "/");
+  if (refs.empty() || refs.back().second == merged) return std::nullopt;
+  return read_result(refs.back().second);
+}
+
+void BoxWorkspace::merged(const std::string& origin, const std::string& result) {
+  if (!is_origin(origin) || !is_object_id(result)) return;
+  auto lock = store_->lock();
+  if (!lock) return;
+  auto refs = store_->list_refs(std::string(kResults) + origin + "/");
+  auto found =
+      std::find_if(refs.begin(), refs.end(), [&](const auto& ref) { return ref.second == result; });
+  if (found == refs.end()) return;
+  // Its next result grows from this one, when no snapshot was applied in between.
+  auto commit = store_->read_commit(result);
+  auto before = state_.merged.find(origin);
+  if (commit && !commit->parents.empty() &&
+      (commit->parents.front() == state_.sync.snapshot ||
+       (before != state_.merged.end() && commit->parents.front() == before->second))) {
+    if (!store_->set_ref(std::string(kMerged) + origin, result)) return;
+    state_.merged[origin] = result;
+    for (const wire::Ref& ref : named_commits(commit->message)) {
+      if (ref.name == "HEAD") {
+        state_.seen.detached = ref.oid;
+      } else {
+        state_.seen.refs[ref.name] = ref.oid;
+      }
+    }
+    (void)save_state(state_file(), state_);  // at worst the next result says more than it has to
+  }
+  for (auto at = refs.begin(); at != std::next(found); ++at) store_->delete_ref(at->first);
+}
+
+std::vector<wire::Ref> BoxWorkspace::moved_commits(const RepositoryRefs& now,
+                                                   std::vector<wire::LeftOut>& left_out) {
+  std::vector<wire::Ref> moved;
+  for (const auto& [name, oid] : now.refs) {
+    if (!name.starts_with("refs/heads/")) continue;
+    auto before = state_.seen.refs.find(name);
+    if (before == state_.seen.refs.end() || before->second != oid) moved.push_back({name, oid});
+  }
+  if (!now.detached.empty() && now.detached != state_.seen.detached &&
+      std::none_of(now.refs.begin(), now.refs.end(),
+                   [&](const auto& ref) { return ref.second == now.detached; }))
+    moved.push_back({"HEAD", now.detached});
+  std::vector<std::string> unknown;
+  for (const wire::Ref& ref : moved) {
+    if (ref.oid.size() == store_->oid_digits() && !store_->has(ref.oid)) unknown.push_back(ref.oid);
+  }
+  std::string why = "its commits are not in the workspace's repository";
+  if (!unknown.empty()) {
+    fs::path quarantine = options_.store / "adopting";
+    std::error_code ignored;
+    fs::remove_all(quarantine, ignored);
+    fs::create_directories(quarantine, ignored);
+    auto adopt = [&]() -> result<void> {
+      auto directory = Beneath::open(quarantine);
+      if (!directory) return directory.error();
+      auto copied = WorkspaceGit(root_, {}).copy_objects(*directory, wire::kMaxPackBytes);
+      if (!copied) return copied;
+      // Their indexes were made in the sandbox as well: ours are made anew.
+      Git apart = store_->git().with_variable("GIT_OBJECT_DIRECTORY", quarantine.string());
+      auto packs = directory->list("pack");
+      for (const std::string& pack : packs ? *packs : std::vector<std::string>()) {
+        auto indexed = apart.out({"index-pack", (quarantine / "pack" / pack).string()});
+        if (!indexed) return indexed.error();
+      }
+      return store_->adopt(quarantine, unknown);
+    };
+    auto adopted = adopt();
+    if (!adopted) why = "its commits could not be read: " + adopted.error().what;
+    fs::remove_all(quarantine, ignored);
+  }
+  std::vector<wire::Ref> here;
+  for (wire::Ref& ref : moved) {
+    if (ref.oid.size() == store_->oid_digits() && store_->read_commit(ref.oid)) {
+      here.push_back(std::move(ref));
+    } else {
+      left_out.push_back({ref.name, why});
+    }
+  }
+  return here;
+}
+
+result<std::optional<wire::Result>> BoxWorkspace::take_result(const std::string& origin) {
+  if (!is_origin(origin)) return Failure(Errc::bad_input, "the origin's id");
+  if (state_.sync.snapshot.empty()) return std::optional<wire::Result>();
+  auto lock = store_->lock();
+  if (!lock) return lock.error();
+  auto refreshed = refresh_root();
+  if (!refreshed) return refreshed.error();
+  ObjectWriter writer(*store_);
+  auto scan = scan_workspace(context(), state_.tree, state_.sync, writer);
+  if (!scan) return scan.error();
+  auto saved = cache_->save();
+  if (!saved) return saved.error();
+
+  wire::Result taken;
+  auto merged = state_.merged.find(origin);
+  taken.base = merged == state_.merged.end() ? state_.sync.snapshot : merged->second;
+  taken.left_out = scan->left_out;
+  if (state_.sync.git)
+    taken.commits = moved_commits(WorkspaceGit(root_, {}).read(), taken.left_out);
+  auto base_tree = store_->tree_of(taken.base);
+  if (!base_tree) return base_tree.error();
+
+  auto remember = [&]() -> result<void> {
+    if (state_.tree == scan->tree && state_.applying.empty()) return {};
+    state_.tree = scan->tree;
+    state_.applying.clear();
+    return save_state(state_file(), state_);
+  };
+  if (scan->tree == *base_tree && taken.commits.empty()) {
+    auto remembered = remember();
+    if (!remembered) return remembered.error();
+    // The files went back to what the base holds: an earlier result that nobody merged is no longer
+    // what is here.
+    auto refs = store_->list_refs(std::string(kResults) + origin + "/");
+    if (refs.empty()) return std::optional<wire::Result>();
+    auto last = store_->read_commit(refs.back().second);
+    if (!last || last->parents.empty() || last->parents.front() != taken.base ||
+        last->tree == scan->tree)
+      return std::optional<wire::Result>();
+  }
+  std::vector<std::string> parents{taken.base};
+  for (const wire::Ref& ref : taken.commits) {
+    if (std::find(parents.begin(), parents.end(), ref.oid) == parents.end())
+      parents.push_back(ref.oid);
+  }
+  auto commit = store_->write_commit(scan->tree, parents, result_message(taken.commits));
+  if (!commit) return commit.error();
+  taken.result = *commit;
+  const std::string prefix = std::string(kResults) + origin + "/";
+  auto refs = store_->list_refs(prefix);
+  bool again = !refs.empty() && refs.back().second == taken.result;
+  if (!again) {
+    auto kept = store_->set_ref(prefix + numbered(next_number(prefix)), taken.result);
+    if (!kept) return kept.error();
+  }
+  auto remembered = remember();
+  if (!remembered) return remembered.error();
+  if (again) return std::optional<wire::Result>();
+  return std::optional(std::move(taken));
+}
+
+result<void> BoxWorkspace::write_pack(const wire::Result& result, const std::string& merged,
+                                      os::Fd out) {
+  if (!is_object_id(result.result)) return Failure(Errc::bad_input, "the result's id");
+  // Whose result is it, and does that origin have what it grew from? Another origin's snapshot goes
+  // along.
+  std::string origin;
+  for (const auto& [name, oid] : store_->list_refs(std::string(kResults))) {
+    if (oid != result.result) continue;
+    origin = name.substr(kResults.size());
+    origin.resize(origin.find('/') == std::string::npos ? origin.size() : origin.find('/'));
+  }
+  std::vector<std::string> haves;
+  if (!merged.empty() && is_object_id(merged) && store_->has(merged)) haves.push_back(merged);
+  if (!origin.empty()) {
+    bool theirs = store_->get_ref(std::string(kMerged) + origin) == result.base;
+    for (const auto& [name, oid] : store_->list_refs(std::string(kSnapshots)))
+      theirs = theirs || (oid == result.base && name.ends_with("-" + origin));
+    if (theirs) haves.push_back(result.base);
+  }
+  return store_->write_pack({result.result}, haves, {}, std::move(out));
+}
+
+}  // namespace protocol::sync
