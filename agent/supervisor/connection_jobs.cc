@@ -1,0 +1,120 @@
+// A connection's jobs: started, streamed, fed, ended.
+#include <algorithm>
+#include <utility>
+
+#include "agent/supervisor/connection.h"
+#include "agent/supervisor/connection_request.h"
+#include "agent/supervisor/supervisor.h"
+
+namespace agent::supervisor {
+
+namespace wire = protocol::wire;
+using wire::Errc;
+using wire::Failure;
+using wire::FrameKind;
+
+awaitable<void> Connection::exec(std::uint32_t number, wire::Exec exec) {
+  Request& of = *request(number);
+  std::string notice;
+  auto job = supervisor_.start_job(exec, hello_.origin, notice);
+  if (!job) {
+    fail(number, "exec", job.error());
+    of.failed = true;
+    co_return;
+  }
+  dirty_ = true;
+  current_ = of.job = *job;
+  if (!notice.empty()) frames_.send(number, wire::Notice{notice});
+  frames_.send(number, wire::Started{current_->spec().id, current_->pid()});
+  for (int signal : std::exchange(of.signals, {})) current_->signal(signal);
+  if (of.window) current_->resize({of.window->rows, of.window->columns});
+  begin(feed_input(shared_from_this(), number, current_), "input");
+
+  co_await stream(number, current_->journal().read(true));
+  co_await current_->wait_finished();
+  current_.reset();
+  discard_streams(number, of);
+}
+
+awaitable<void> Connection::stream(std::uint32_t number, JournalReader reader) {
+  if (over()) co_return;
+  readers_.push_back(&reader);
+  struct Leave {
+    std::vector<JournalReader*>& readers;
+    JournalReader* reader;
+    ~Leave() { std::erase(readers, reader); }
+  } leave{readers_, &reader};
+  for (;;) {
+    auto item = co_await reader.next();
+    if (!item) break;
+    if (item->forgotten > 0) {
+      frames_.send(number, wire::Notice{std::to_string(item->forgotten) +
+                                        " bytes of earlier output were not kept"});
+      continue;
+    }
+    auto sent = co_await frames_.send_bulk(item->kind, number, item->bytes);
+    if (!sent) {
+      reader.stop();
+      co_return;
+    }
+  }
+  if (over()) co_return;
+  frames_.end_bulk(FrameKind::output, number);
+  frames_.end_bulk(FrameKind::error, number);
+  if (auto exited = reader.exited())
+    frames_.send(number, *exited);
+  else
+    fail(number, "attach", Failure(Errc::gone, "how it ended was not recorded"));
+}
+
+awaitable<void> Connection::feed_input(std::shared_ptr<Connection> self, std::uint32_t number,
+                                       std::shared_ptr<Job> job) {
+  Request& of = *self->request(number);
+  for (;;) {
+    auto bytes = co_await of.input.next();
+    if (!bytes) break;
+    self->buffered_ -= bytes->size();
+    auto written = co_await job->write_input(*bytes);
+    (void)written;  // a job that does not read its input is not wrong: the rest is dropped
+    self->frames_.consumed(FrameKind::input, number, bytes->size());
+  }
+  // The agent's end is not the client's.
+  if (!self->over() && !of.discarded) job->end_input();
+}
+
+awaitable<void> Connection::end_job(std::shared_ptr<Connection> self, std::uint32_t number,
+                                    std::shared_ptr<Job> job) {
+  if (job) {
+    job->end();
+    co_await job->wait_finished();
+    std::string origin = job->spec().origin;
+    auto taken = co_await self->supervisor_.take_result(origin);
+    (void)taken;  // what could not be taken now is taken with the next one
+  }
+  self->frames_.send(number, wire::Ended{});
+}
+
+awaitable<void> Connection::attach(std::shared_ptr<Connection> self, std::uint32_t number,
+                                   std::string id) {
+  auto job = self->supervisor_.find_job(id);
+  if (job) {
+    Request* of = self->request(number);
+    if (!of) co_return;
+    of->job = job;
+    self->frames_.send(number, wire::Started{id, job->pid()});
+    self->begin(feed_input(self, number, job), "input");
+    co_await self->stream(number, job->journal().read(false));
+    self->discard_streams(number, *of);
+    co_return;
+  }
+  // Of an earlier supervisor of this sandbox.
+  auto reader = self->supervisor_.open_journal(id);
+  if (!reader) {
+    self->fail(number, "attach", reader.error());
+    co_return;
+  }
+  self->frames_.send(number, wire::Started{id, 0});
+  co_await self->stream(number, std::move(*reader));
+}
+
+}  // namespace agent::supervisor
