@@ -141,11 +141,11 @@ struct SpawnAttributes {
   SpawnAttributes& operator=(const SpawnAttributes&) = delete;
 };
 
-// A copy above 2, so that no dup2 in the child overwrites what a later one needs.
-result<int> clear_of_standard(int fd, std::vector<Fd>& copies) {
-  if (fd > 2 || fd < 0) return fd;
-  Fd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-  if (!copy) return errno_failure(errno, "a standard descriptor");
+// A copy of `first` or above, so that no dup2 in the child overwrites what a later one needs.
+result<int> clear_of(int first, int fd, std::vector<Fd>& copies) {
+  if (fd >= first || fd < 0) return fd;
+  Fd copy(::fcntl(fd, F_DUPFD_CLOEXEC, first));
+  if (!copy) return errno_failure(errno, "a descriptor for a program");
   copies.push_back(std::move(copy));
   return copies.back().get();
 }
@@ -281,6 +281,7 @@ result<Process> Process::start(const Spawn& spawn) {
 
   auto* actions = &attributes.actions;
   std::vector<Fd> copies;
+  const int first_closed = 3 + static_cast<int>(spawn.pass_fds.size());
   if (!spawn.terminal.empty()) {
     // The first terminal that a session leader opens becomes its controlling one.
     ::posix_spawn_file_actions_addopen(actions, 0, spawn.terminal.c_str(), O_RDWR, 0);
@@ -289,7 +290,7 @@ result<Process> Process::start(const Spawn& spawn) {
   } else {
     int wanted[3] = {spawn.stdin_fd, spawn.stdout_fd, spawn.stderr_fd < 0 ? 2 : spawn.stderr_fd};
     for (int target = 0; target < 3; ++target) {
-      auto source = clear_of_standard(wanted[target], copies);
+      auto source = clear_of(first_closed, wanted[target], copies);
       if (!source) return source.error();
       if (*source < 0)
         ::posix_spawn_file_actions_addopen(actions, target, "/dev/null",
@@ -298,8 +299,13 @@ result<Process> Process::start(const Spawn& spawn) {
         ::posix_spawn_file_actions_adddup2(actions, *source, target);
     }
   }
+  for (std::size_t i = 0; i < spawn.pass_fds.size(); ++i) {
+    auto source = clear_of(first_closed, spawn.pass_fds[i], copies);
+    if (!source) return source.error();
+    ::posix_spawn_file_actions_adddup2(actions, *source, 3 + static_cast<int>(i));
+  }
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
-  ::posix_spawn_file_actions_addclosefrom_np(actions, 3);
+  ::posix_spawn_file_actions_addclosefrom_np(actions, first_closed);
 #endif
   if (!spawn.cwd.empty()) ::posix_spawn_file_actions_addchdir_np(actions, spawn.cwd.c_str());
 

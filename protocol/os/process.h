@@ -26,10 +26,11 @@ struct Spawn {
   int stdin_fd = -1;                                      // borrowed; -1: /dev/null
   int stdout_fd = -1;                                     // -1: /dev/null
   int stderr_fd = -1;                                     // -1: inherit ours
-  std::string terminal;      // path of a pty's slave: becomes controlling terminal and fds 0-2
-                             // (needs new_session)
-  bool new_session = false;  // setsid: its own session and process group
-  bool new_group = false;    // setpgid only
+  std::string terminal;       // path of a pty's slave: becomes controlling terminal and fds 0-2
+                              // (needs new_session)
+  std::vector<int> pass_fds;  // borrowed; they are 3, 4, ... in the child
+  bool new_session = false;   // setsid: its own session and process group
+  bool new_group = false;     // setpgid only
 };
 
 struct ExitStatus {

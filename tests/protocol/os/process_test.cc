@@ -209,6 +209,22 @@ TEST_CASE("descriptors below 3 may be given in any order") {
   CHECK(process->wait_blocking().ok());
 }
 
+TEST_CASE("descriptors that are passed on are numbered from 3, whatever their numbers were") {
+  test::TemporaryDirectory scratch;
+  auto file = [&](const char* name) {
+    std::ofstream(scratch / name) << name;
+    return os::Fd(::open((scratch / name).c_str(), O_RDONLY | O_CLOEXEC));
+  };
+  os::Fd first = file("first"), second = file("second");
+  if (first.get() > second.get()) std::swap(first, second);
+  auto spawn = shell("cat <&3; echo; cat <&4; ls /proc/self/fd | tr '\n' ' '");
+  spawn.pass_fds = {second.get(), first.get()};
+  auto output = os::run(spawn);
+  REQUIRE(output);
+  // 5 is what ls itself has open.
+  CHECK((output->out == "second\nfirst0 1 2 3 4 5 " || output->out == "first\nsecond0 1 2 3 4 5 "));
+}
+
 TEST_CASE("run passes 50 MB both ways without deadlock") {
   std::string input(50 << 20, 'x');
   for (std::size_t i = 0; i < input.size(); i += 4096) input[i] = static_cast<char>(i >> 12);
