@@ -109,8 +109,7 @@ Command boxes_row() {
 const std::vector<Option>& global_options() {
   static const std::vector<Option> rows = {
       {"json", nullptr, "answer with one line of JSON on stdout, errors too"},
-      {"box", "NAME|HOST:PORT",
-       "the box to use (default: SANDBOX_BOX, else local: the agent on this machine)"},
+      {"box", "NAME|HOST:PORT", "the box to use (default: SANDBOX_BOX, else local: this machine)"},
       {"color", "WHEN", "auto, always or never"},
       {"trace", nullptr, "show on stderr each message as it is sent and answered"},
       {"help,h", nullptr, "show this help"},
@@ -133,8 +132,8 @@ const std::vector<Command>& commands() {
        "Make this project's sandbox, or find it",
        "start [CONFIG]",
        "Makes the sandbox of this project and branch and runs its setup commands. One that is "
-       "there is named and\n"
-       "left as it is. With --id, an existing sandbox becomes the one of this project and branch.",
+       "there is named and left as it is. With --id, an existing sandbox becomes the one of this "
+       "project and branch.",
        {kDir,
         kId,
         kOpen,
@@ -151,11 +150,13 @@ const std::vector<Command>& commands() {
        "Run a command in this project's sandbox",
        "exec [CONFIG] -- COMMAND [ARGUMENT...]",
        "Sends the work tree, runs COMMAND in the sandbox, in the same directory as here, and "
-       "brings changed files\n"
-       "back. Makes the sandbox when there is none. Ends with the command's status; 254 when that "
-       "is 0 and changes\n"
-       "could not all be brought back, 75 when the sandbox is busy, 124 when waiting timed out, "
-       "255 when we failed.",
+       "brings changed files back. Makes the sandbox when there is none.\n"
+       "\n"
+       "The exit status is the command's, or\n"
+       "   75  the sandbox is busy or locked by somebody else; nothing was done\n"
+       "  124  waiting for it timed out; nothing was done\n"
+       "  254  the command ended with 0, but not all it changed or printed is here\n"
+       "  255  we failed; the message says at what",
        {kDir,
         kId,
         kOpen,
@@ -419,63 +420,6 @@ ParsedLine parse_line(const std::vector<std::string>& words) {
     throw misuse("there is no command to run: it stands after `--`", &command);
   }
   return line;
-}
-
-namespace {
-
-std::string option_lines(const std::vector<Option>& rows) {
-  std::string text;
-  for (const auto& option : rows) {
-    std::string name = option.name;
-    auto comma = name.find(',');
-    std::string left = comma == std::string::npos
-                           ? "      --" + name
-                           : "  -" + name.substr(comma + 1) + ", --" + name.substr(0, comma);
-    if (option.value != nullptr) {
-      left += option.when_bare != nullptr ? "[=" + std::string(option.value) + "]"
-                                          : " " + std::string(option.value);
-    }
-    left.resize(std::max<std::size_t>(left.size() + 2, 30), ' ');
-    text += left + option.help + "\n";
-  }
-  return text;
-}
-
-std::string command_lines(const std::vector<Command>& rows, std::size_t width) {
-  std::string text;
-  for (const auto& row : rows) {
-    std::string left = "  " + std::string(row.name);
-    left.resize(width, ' ');
-    text += left + row.summary + "\n";
-  }
-  return text;
-}
-
-}  // namespace
-
-std::string overview() {
-  std::string text =
-      "Runs commands on another machine as if they ran here.\n\n"
-      "Usage: sandbox [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n" +
-      command_lines(commands(), 14);
-  return text + "\nOptions of every command:\n" + option_lines(global_options()) +
-         "\n`sandbox COMMAND --help` shows a command's own options.\n"
-         "Example: sandbox exec -- make test\n";
-}
-
-std::string help(const Command& command) {
-  std::string text = std::string(command.summary) + ".\n\nUsage: sandbox " + command.usage + "\n";
-  if (*command.details != '\0') {
-    text += "\n" + std::string(command.details) + "\n";
-  }
-  if (!command.verbs.empty()) {
-    text += "\nCommands:\n" + command_lines(command.verbs, 20) + "\n`sandbox " +
-            std::string(command.name) + " VERB --help` shows a command's own options.\n";
-  }
-  if (!command.options.empty()) {
-    text += "\nOptions:\n" + option_lines(command.options);
-  }
-  return text + "\nOptions of every command:\n" + option_lines(global_options());
 }
 
 }  // namespace cli

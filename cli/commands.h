@@ -1,5 +1,5 @@
-// The command table: every command is a row, and parsing and help are made from the rows. A noun
-// has rows of its own, one a verb: `sandbox boxes add`. The only place that knows
+// The command table: every command is a row, and parsing and help (help.h) are made from the rows.
+// A noun has rows of its own, one a verb: `sandbox boxes add`. The only place that knows
 // Boost.Program_options.
 #pragma once
 
@@ -26,7 +26,7 @@ struct Command {
   const char* name;     // of a verb: "boxes add"
   const char* summary;  // starts with a capitalised verb, no full stop
   const char* usage;    // starts with the name
-  const char* details;  // paragraphs for `sandbox NAME --help`; may be empty
+  const char* details;  // prose for `sandbox NAME --help`, which breaks its lines; may be empty
   std::vector<Option> options;
   std::size_t most_positional = 0;
   bool takes_command = false;                               // `-- COMMAND...` may follow
@@ -44,8 +44,5 @@ struct ParsedLine {
 };
 // Throws UserError (status 2) that names the argument and what would be right.
 ParsedLine parse_line(const std::vector<std::string>& words);
-
-std::string overview();                    // `sandbox --help`
-std::string help(const Command& command);  // `sandbox NAME --help`, a noun's with its verbs
 
 }  // namespace cli

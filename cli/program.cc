@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/error.h"
+#include "cli/help.h"
 #include "protocol/os/signals.h"
 
 namespace cli {

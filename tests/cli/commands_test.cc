@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cli/error.h"
+#include "cli/help.h"
 #include "tests/support/catch.h"
 
 namespace {
@@ -68,6 +69,15 @@ TEST_CASE("every option says what it does, and none is there twice") {
 
 TEST_CASE("help is made from the rows and fits a terminal") {
   std::string overview = cli::overview();
+  auto fits = [](const std::string& text) {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      INFO(line);
+      CHECK(line.size() <= 80);
+      CHECK((line.empty() || line.back() != ' '));
+    }
+  };
+  fits(overview);
   for (const auto& row : cli::commands()) {
     CHECK(overview.find(row.summary) != std::string::npos);
     for (const auto& verb : row.verbs) {
@@ -76,11 +86,7 @@ TEST_CASE("help is made from the rows and fits a terminal") {
   }
   for (const cli::Command* each : all_rows()) {
     const cli::Command& row = *each;
-    std::istringstream lines(cli::help(row));
-    for (std::string line; std::getline(lines, line);) {
-      INFO(row.name << ": " << line);
-      CHECK(line.size() <= 120);
-    }
+    fits(cli::help(row));
     for (const auto& option : row.options) {
       std::string name = option.name;
       CHECK(cli::help(row).find("--" + name.substr(0, name.find(','))) != std::string::npos);
