@@ -23,11 +23,17 @@ class BulkQueue {
     }
     wakeup_.notify();
   }
-  // The stream is over, whether or not its end was seen.
-  void cut() {
-    ended_ = true;
+  // The stream is over, because of `why`, unless its end was seen already. What came before is
+  // still handed out.
+  void cut(const std::string& why) {
+    if (!ended_) {
+      ended_ = true;
+      broken_ = why;
+    }
     wakeup_.notify();
   }
+  // Why it was cut; std::nullopt when it was not.
+  const std::optional<std::string>& broken() const { return broken_; }
 
   // The next bytes; std::nullopt at the end. One reader.
   protocol::os::awaitable<std::optional<std::string>> next() {
@@ -46,6 +52,7 @@ class BulkQueue {
   protocol::os::Wakeup wakeup_;
   std::deque<std::string> chunks_;
   bool ended_ = false;
+  std::optional<std::string> broken_;
 };
 
 }  // namespace cli

@@ -17,7 +17,7 @@ class CommandStreams {
   virtual void begin() = 0;
   virtual void end() = 0;
   // `stream` is output or error. Returns when all of it was written; Errc::gone when nobody reads
-  // it any more.
+  // it any more; every other failure names the stream.
   virtual protocol::os::awaitable<protocol::wire::result<void>> write(
       protocol::wire::FrameKind stream, std::string bytes) = 0;
   // The next input; std::nullopt at its end or after end(). One reader.

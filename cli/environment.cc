@@ -36,6 +36,7 @@ Environment process_environment(int argc, char** argv) {
   Environment out;
   out.stdin_open = is_open(0);
   out.stdout_open = is_open(1);
+  out.stderr_open = is_open(2);
   for (int fd = 0; fd < 3; ++fd) {
     if (!is_open(fd)) {
       occupy(fd);

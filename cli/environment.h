@@ -18,6 +18,7 @@ struct Environment {
       directory;  // the current one; std::nullopt when it was deleted
   bool stdin_open = true;
   bool stdout_open = true;
+  bool stderr_open = true;
   bool stdin_is_terminal = false;
   bool stdout_is_terminal = false;
   bool stderr_is_terminal = false;

@@ -19,7 +19,7 @@ inline constexpr int kNotExecutable = 126;
 inline constexpr int kNotFound = 127;
 inline constexpr int kInterrupted = 130;
 inline constexpr int kIncomplete =
-    254;  // the command ended with 0, its changes could not all be brought back
+    254;  // the command ended with 0; its changes or its output could not all be brought here
 inline constexpr int kFailed = 255;
 
 struct UserError : std::runtime_error {

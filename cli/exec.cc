@@ -281,7 +281,8 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
   co_return outcome;
 }
 
-void report(Exec& exec, const CycleOutcome& outcome) {
+// `error`: why the command did not run, though its sandbox is there.
+void report(Exec& exec, const CycleOutcome& outcome, const UserError* error) {
   Output& output = exec.context.output;
   for (const auto& line : describe_outcome(outcome)) {
     if (line.warning) {
@@ -290,19 +291,24 @@ void report(Exec& exec, const CycleOutcome& outcome) {
       output.note(line.text);
     }
   }
-  if (exec.context.arguments.has("open")) {
+  if (exec.context.arguments.has("open") && error == nullptr) {
     output.note(exec.url);
   }
   if (output.json()) {
     json::object answer;
     answer["RunID"] = exec.entry.id;
-    answer["ExitCode"] = exit_status(outcome);
+    answer["ExitCode"] = error != nullptr ? error->status : exit_status(outcome);
     answer["RunURL"] = exec.url;
     add_outcome(answer, outcome);
-    answer["CommandStatus"] = outcome.exited ? command_status(*outcome.exited) : 0;
+    if (outcome.exited) {
+      answer["CommandStatus"] = command_status(*outcome.exited);
+    }
     answer["Box"] = json_text(exec.entry.key.box);
     answer["Created"] = exec.made;
     answer["Fence"] = outcome.granted.fence;
+    if (error != nullptr) {
+      answer["Error"] = error_object(*error).at("Error");
+    }
     output.json_line(answer);
   }
 }
@@ -322,6 +328,7 @@ os::awaitable<int> run_exec(Context& context) {
   StandardStreams::Options options;
   options.raw = exec.message.terminal.has_value() && context.environment.stdin_is_terminal;
   options.output = context.environment.stdout_open ? 1 : -1;
+  options.error = context.environment.stderr_open ? 2 : -1;
   StandardStreams streams(context.executor, context.output, options);
 
   std::optional<CycleOutcome> outcome;
@@ -345,12 +352,14 @@ os::awaitable<int> run_exec(Context& context) {
                         " has changed since the sandbox was made; `sandbox reset` makes a new one");
   }
   if (outcome->failed) {
-    for (const auto& line : describe_outcome(*outcome)) {
-      context.output.warn(line.text);
+    UserError error = failed_error(*outcome->failed, exec.entry.key.box);
+    report(exec, *outcome, &error);
+    if (!context.output.json()) {
+      context.output.error(error);
     }
-    throw failed_error(*outcome->failed, exec.entry.key.box);
+    co_return error.status;
   }
-  report(exec, *outcome);
+  report(exec, *outcome, nullptr);
   co_return exit_status(*outcome);
 }
 

@@ -32,7 +32,13 @@ std::vector<std::string> haves_of(const Prepared& prepared) {
 
 // What one run() has in the air.
 struct SessionClient::Flight {
-  explicit Flight(const os::executor& executor) : copies(executor) {}
+  Flight(const os::executor& executor, Output& output)
+      : copies(executor, [this, &output](const std::string& why) {
+          outcome.output_lost += (outcome.output_lost.empty() ? "" : "; ") + why;
+          output.warn(why + "; the command goes on, and what else it prints there is lost");
+        }) {}
+  Flight(const Flight&) = delete;
+  Flight& operator=(const Flight&) = delete;
   std::shared_ptr<Origin> origin;
   Cycle cycle;
   std::shared_ptr<const Prepared> prepared;
@@ -41,6 +47,7 @@ struct SessionClient::Flight {
   StreamCopies copies;
   std::optional<WaitingLine> waiting;
   bool stale = false;
+  bool settled = false;  // what the command changed is here, or it changed nothing
   bool finished = false;
   bool again = false;  // send the steps under a new request number
   std::optional<std::vector<std::string>>
@@ -48,6 +55,13 @@ struct SessionClient::Flight {
   int attempts = 1;
   std::optional<std::chrono::steady_clock::time_point> deadline;
   CycleOutcome outcome;
+
+  // After its command has ended nothing can make a request fail: at worst its changes stay there.
+  void leave_behind(const std::string& why) {
+    if (!settled && outcome.not_merged.empty()) {
+      outcome.not_merged = why;
+    }
+  }
 };
 
 os::awaitable<Prepared> SessionClient::prepare_again(std::shared_ptr<Origin> origin) {
@@ -148,10 +162,19 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
                         "Nothing was run. `sandbox pull` tries again.");
       }
       flight.again = true;
+    } else {
+      flight.settled = outcome.not_merged.empty();
     }
+  } else if (std::holds_alternative<wire::Unchanged>(message)) {
+    flight.settled = true;
   } else if (const auto* failed = std::get_if<wire::Failed>(&message)) {
+    if (!is_of_a_step(*failed)) {
+      co_return;
+    }
     flight.waiting.reset();
-    if (!outcome.failed) {
+    if (outcome.exited || flight.settled || !outcome.not_merged.empty()) {
+      flight.leave_behind(failed->message);
+    } else if (!outcome.failed) {
       outcome.failed = *failed;
     }
     flight.steps->stop();
@@ -204,7 +227,7 @@ os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, C
     throw UserError("arguments", "the command and its variables are too large: more than 1 MiB",
                     "Put long input into a file or on stdin.", kMisuse);
   }
-  Flight flight(executor_);
+  Flight flight(executor_, output_);
   flight.origin = std::move(origin);
   flight.cycle = std::move(cycle);
   if (flight.cycle.prepared) {
@@ -217,8 +240,13 @@ os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, C
   } catch (const BindFailed&) {
     escaped = std::current_exception();
     unbound = true;
-  } catch (...) {
-    escaped = std::current_exception();
+  } catch (const std::exception& error) {
+    if (flight.outcome.exited) {
+      flight.leave_behind(error.what());
+      session_->close();
+    } else {
+      escaped = std::current_exception();
+    }
   }
 
   flight.waiting.reset();
@@ -228,8 +256,9 @@ os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, C
   if (job_request_ != 0) {  // its end was not told, and that of its streams will not be
     flight.cycle.streams->end();
     session_->frames().drop(job_request_);
-    session_->bulk(wire::FrameKind::output, job_request_)->cut();
-    session_->bulk(wire::FrameKind::error, job_request_)->cut();
+    for (auto kind : {wire::FrameKind::output, wire::FrameKind::error}) {
+      session_->bulk(kind, job_request_)->cut("the command's end was not told");
+    }
   }
   co_await flight.copies.finished();  // the command's last bytes are on their way to the user
   if (flight.steps) {

@@ -27,7 +27,7 @@ struct Row {
 // What one box answered.
 struct Answer {
   bool reached = false;
-  std::string why;  // it was not
+  std::optional<UserError> failed;  // it was not, or would not say
   std::string agent;
   std::vector<wire::SandboxInfo> sandboxes;
   std::shared_ptr<Connection> connection;
@@ -55,12 +55,12 @@ os::awaitable<Answer> ask_box(Context& context, std::string box, bool only_if_ru
         answer.sandboxes = std::move(sandboxes->sandboxes);
         answer.reached = true;
       } else if (const auto* failed = std::get_if<wire::Failed>(&list)) {
-        answer.why = failed->message;
+        answer.failed = failed_error(*failed, box);
       }
       co_await client.finish();
     }
   } catch (const UserError& error) {
-    answer.why = error.what();
+    answer.failed = error;
   }
   co_return answer;
 }
@@ -188,15 +188,21 @@ os::awaitable<int> run_list(Context& context) {
   boxes.insert(asked.empty() ? kLocalBox : asked);  // it may have some that are not on record
   std::vector<Row> rows;
   std::vector<Entry> gone;
+  std::optional<UserError> unreachable;
   for (const auto& box : boxes) {
     Answer answer = co_await ask_box(context, box, box == kLocalBox && !local_recorded);
-    if (!answer.why.empty()) {
-      context.output.warn(answer.why);
+    if (answer.failed && box == asked) {
+      unreachable = answer.failed;  // it was asked for: what is on record here is no answer
+    } else if (answer.failed) {
+      context.output.warn(answer.failed->what());
     }
     add_rows(rows, box, entries, answer, gone);
   }
   for (const auto& entry : gone) {
     co_await resolver.forget(entry.id, entry.agent);
+  }
+  if (unreachable) {
+    throw UserError(*unreachable);
   }
   print(context.output, rows);
   co_return 0;

@@ -79,6 +79,9 @@ void add_outcome(json::object& answer, const CycleOutcome& outcome) {
   answer["Commits"] = texts(outcome.merged.commits);
   answer["Snapshot"] = outcome.snapshot;
   answer["Complete"] = outcome.all_brought_back();
+  if (!outcome.output_lost.empty()) {
+    answer["OutputLost"] = json_text(outcome.output_lost);
+  }
   if (!outcome.not_merged.empty()) {
     answer["NotMerged"] = json_text(outcome.not_merged);
   }
@@ -173,7 +176,8 @@ int command_status(const wire::Exited& exited) {
 
 int exit_status(const CycleOutcome& outcome) {
   int status = outcome.exited ? command_status(*outcome.exited) : 0;
-  return status == 0 && !outcome.all_brought_back() ? kIncomplete : status;
+  bool all_here = outcome.all_brought_back() && outcome.output_lost.empty();
+  return status == 0 && !all_here ? kIncomplete : status;
 }
 
 }  // namespace cli

@@ -23,7 +23,7 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome);
 
 // The exit status of a command that ran, before what could not be brought back is looked at.
 int command_status(const protocol::wire::Exited& exited);
-// With it: 0 becomes 254.
+// With it, and with output that could not be written here: 0 becomes 254.
 int exit_status(const CycleOutcome& outcome);
 
 // "3 files: a, b, c", "12 files: a, b, c, d, e and 7 more"

@@ -77,6 +77,9 @@ os::awaitable<Received> receive_result(os::executor executor, asio::thread_pool&
   while (!reader->done) {
     co_await reader->ended.wait();
   }
+  if (queue->broken()) {
+    co_return wire::Failure(wire::Errc::gone, *queue->broken());
+  }
   if (!reader->outcome) {
     co_return reader->outcome.error();
   }

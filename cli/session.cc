@@ -14,6 +14,11 @@ namespace {
 constexpr std::chrono::seconds kFinishTime{2};
 }
 
+bool is_of_a_step(const wire::Failed& failed) {
+  return failed.step != wire::message_name(wire::Signal{}) &&
+         failed.step != wire::message_name(wire::Window{});
+}
+
 struct Session::State {
   State(os::executor ex, std::unique_ptr<os::ByteStream> stream, Trace& tracer,
         std::string peer_name)
@@ -29,7 +34,7 @@ struct Session::State {
       failed = std::move(why);
     }
     for (auto& [key, queue] : streams) {
-      queue->cut();
+      queue->cut(*failed);
     }
     news.notify();
     beat.notify();
@@ -40,7 +45,7 @@ struct Session::State {
     if (!queue) {
       queue = std::make_shared<BulkQueue>(executor);
       if (failed) {
-        queue->cut();
+        queue->cut(*failed);
       }
     }
     return queue;
@@ -68,9 +73,24 @@ struct Session::State {
       return false;
     }
     trace->received(frame.request, *message);
+    if (frame.request >= oldest_request) {
+      watch_result(frame.request, *message);
+    }
     inbox.push_back({frame.request, std::move(*message)});
     news.notify();
     return true;
+  }
+
+  // The pack of a result that `failed` follows will not come to its end.
+  void watch_result(std::uint32_t request, const wire::Message& message) {
+    if (std::holds_alternative<wire::Result>(message)) {
+      stream(wire::FrameKind::result_pack, request);
+    } else if (const auto* refusal = std::get_if<wire::Failed>(&message)) {
+      auto found = streams.find({request, wire::FrameKind::result_pack});
+      if (found != streams.end() && is_of_a_step(*refusal)) {
+        found->second->cut(refusal->message);
+      }
+    }
   }
 
   static os::awaitable<void> pump(std::shared_ptr<State> self) {
@@ -167,7 +187,7 @@ void Session::drop(std::uint32_t request) {
   auto& streams = state_->streams;
   for (auto it = streams.begin(); it != streams.end();) {
     if (it->first.first == request) {
-      it->second->cut();
+      it->second->cut("it is not wanted any more");
       it = streams.erase(it);
     } else {
       ++it;

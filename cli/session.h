@@ -39,7 +39,8 @@ class Session {
   // The same; std::nullopt when the deadline came first.
   protocol::os::awaitable<std::optional<Incoming>> next_until(
       std::chrono::steady_clock::time_point deadline);
-  // The stream of that kind and request, made on first use; kept until drop().
+  // The stream of that kind and request, made on first use; kept until drop(). A result's pack is
+  // cut when `failed` comes after the result, every stream when the connection is lost.
   std::shared_ptr<BulkQueue> bulk(protocol::wire::FrameKind kind, std::uint32_t request);
   // Forgets a request's streams, both ways.
   void drop(std::uint32_t request);
@@ -59,5 +60,8 @@ class Session {
   struct State;
   std::shared_ptr<State> state_;
 };
+
+// Did a step fail? Else it was only a signal or a window size, which nothing depends on.
+bool is_of_a_step(const protocol::wire::Failed& failed);
 
 }  // namespace cli

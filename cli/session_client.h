@@ -35,7 +35,8 @@ struct CycleOutcome {
   std::string snapshot;                           // what ran
   std::vector<protocol::wire::LeftOut> left_out;  // by the snapshot and by the box
   protocol::sync::MergeReport merged;             // of all results that came back
-  std::string not_merged;  // why a result could not be brought back; empty: it could
+  std::string not_merged;   // why a result could not be brought back; empty: it could
+  std::string output_lost;  // why the command's output could not all be written here; empty: it was
 
   bool all_brought_back() const { return not_merged.empty() && merged.complete(); }
 };
@@ -67,11 +68,12 @@ class SessionClient {
     check_bound_ = std::move(check);
   }
 
-  // A request on the session itself and its one answer. Throws UserError on failed.
+  // A request on the session itself and its one answer, which may be `failed`.
   protocol::os::awaitable<protocol::wire::Message> ask(const protocol::wire::Message& question);
 
   // One request from lock to release. Throws UserError when the connection is lost or this end
-  // cannot go on, BindFailed when the sandbox is not there.
+  // cannot go on, BindFailed when the sandbox is not there. Once the command has ended its status
+  // stands: whatever fails after that is `not_merged`.
   protocol::os::awaitable<CycleOutcome> run(std::shared_ptr<protocol::sync::Origin> origin,
                                             Cycle cycle);
   // Brings unmerged results, without the lock.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 namespace cli {
 namespace os = protocol::os;
@@ -11,6 +12,11 @@ namespace wire = protocol::wire;
 namespace {
 
 os::Fd duplicate(int fd) { return os::Fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 3)); }
+
+bool is_writable(int fd) {
+  int flags = ::fcntl(fd, F_GETFL);
+  return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
+}
 
 }  // namespace
 
@@ -57,11 +63,24 @@ os::awaitable<wire::result<void>> StandardStreams::write(wire::FrameKind stream,
                                                          std::string bytes) {
   output_.clear_transient();
   wire::result<void> written;
-  if (stream == wire::FrameKind::output && options_.output < 0) {
+  bool on_error = stream == wire::FrameKind::error;
+  int fd = on_error ? options_.error : options_.output;
+  if (fd < 0) {
     co_return written;
   }
-  auto& to = stream == wire::FrameKind::error ? *error_ : *out_;
-  written = co_await to.write(std::as_bytes(std::span<const char>(bytes)));
+  std::string name = fd == STDERR_FILENO ? "stderr" : "stdout";
+  if (!is_writable(fd)) {
+    co_return wire::Failure(wire::Errc::denied,
+                            "cannot write to " + name + ": it is not open for writing");
+  }
+  written = co_await (on_error ? error_ : out_)->write(std::as_bytes(std::span<const char>(bytes)));
+  if (!written && written.error().code != wire::Errc::gone) {
+    std::string why = written.error().what;  // "write: No space left on device"
+    auto colon = why.find(": ");
+    co_return wire::Failure(
+        written.error().code,
+        "cannot write to " + name + (colon == std::string::npos ? "" : why.substr(colon)));
+  }
   co_return written;
 }
 

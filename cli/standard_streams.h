@@ -17,8 +17,8 @@ class StandardStreams : public CommandStreams {
   struct Options {
     bool raw = false;  // a command with a terminal: ours becomes raw while it runs
     int input = 0;     // -1: none
-    int output = 1;    // setup commands: 2; -1: what comes is thrown away
-    int error = 2;
+    int output = 1;    // setup commands: 2; -1 (closed): what comes is thrown away
+    int error = 2;     // the same
   };
   StandardStreams(protocol::os::executor executor, Output& output, Options options);
 

@@ -141,7 +141,8 @@ os::awaitable<void> AgentStarter::run_setup_command(const std::string& text) {
 
   StandardStreams::Options to_stderr;
   to_stderr.input = -1;
-  to_stderr.output = 2;
+  to_stderr.output = context_.environment.stderr_open ? 2 : -1;
+  to_stderr.error = to_stderr.output;
   StandardStreams streams(context_.executor, context_.output, to_stderr);
   Cycle cycle;
   cycle.lock = lock;

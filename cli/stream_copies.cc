@@ -7,8 +7,9 @@ namespace os = protocol::os;
 namespace wire = protocol::wire;
 
 struct StreamCopies::State {
-  explicit State(const os::executor& ex) : executor(ex), ended(ex) {}
+  State(const os::executor& ex, Lost tell) : executor(ex), lost(std::move(tell)), ended(ex) {}
   os::executor executor;
+  Lost lost;
   int copying = 0;
   bool broken_pipe_told = false;
   os::Wakeup ended;
@@ -27,8 +28,9 @@ struct StreamCopies::State {
       if (writable) {
         auto written = co_await streams->write(kind, std::move(*bytes));
         writable = written.has_value();
-        if (!writable && !self->broken_pipe_told) {
-          self->broken_pipe_told = true;
+        if (!writable && written.error().code != wire::Errc::gone) {
+          self->lost(written.error().what);
+        } else if (!writable && !std::exchange(self->broken_pipe_told, true)) {
           session->send(request, wire::Signal{"PIPE"});  // what would have happened to it here
         }
       }
@@ -56,8 +58,8 @@ struct StreamCopies::State {
   }
 };
 
-StreamCopies::StreamCopies(const os::executor& executor)
-    : state_(std::make_shared<State>(executor)) {}
+StreamCopies::StreamCopies(const os::executor& executor, Lost lost)
+    : state_(std::make_shared<State>(executor, std::move(lost))) {}
 
 void StreamCopies::begin(const std::shared_ptr<Session>& session, std::uint32_t request,
                          CommandStreams& streams, bool with_input) {

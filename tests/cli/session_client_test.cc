@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "cli/error.h"
+#include "cli/report.h"
 #include "tests/support/catch.h"
 #include "tests/support/fake_origin.h"
 #include "tests/support/loop.h"
@@ -111,6 +112,8 @@ class Streams : public cli::CommandStreams {
     wire::result<void> written;
     if (closed) {
       written = wire::Failure(wire::Errc::gone, "closed");
+    } else if (full) {
+      written = wire::Failure(wire::Errc::no_space, "cannot write to stdout: the disk is full");
     } else {
       (stream == FrameKind::output ? out : error) += bytes;
     }
@@ -129,7 +132,7 @@ class Streams : public cli::CommandStreams {
   }
   std::string out, error;
   std::deque<std::string> input;
-  bool began = false, ended = false, closed = false, keep_open = false;
+  bool began = false, ended = false, closed = false, full = false, keep_open = false;
 
  private:
   os::Wakeup wakeup_;
@@ -448,6 +451,135 @@ TEST_CASE("when nobody reads our stdout the command gets SIGPIPE") {
     agent.say(wire::Unchanged{});
     agent.say(wire::Released{});
   });
+}
+
+TEST_CASE("a command whose output cannot be written here goes on, and its success is not all") {
+  World world;
+  world.streams.full = true;
+  auto outcome = world.run([](Agent& agent) -> os::awaitable<void> {
+    auto sync = co_await agent.expect<wire::SyncStart>();
+    co_await agent.expect<wire::LockReleased>();
+    agent.say(wire::Granted{});
+    agent.applied(sync);
+    co_await agent.run_command(std::string(wire::kInitialStreamCredit, 'x'), "", 0);
+    co_await agent.result("r1", "bytes");
+    agent.say(wire::Released{});
+    // A signal would have come before this.
+    auto next = co_await agent.next();
+    CHECK(wire::message_name(next.second) == "merged");
+  });
+  CHECK(outcome.output_lost == "cannot write to stdout: the disk is full");
+  CHECK(outcome.all_brought_back());
+  CHECK(cli::exit_status(outcome) == 254);
+  outcome.exited->status = 3;
+  CHECK(cli::exit_status(outcome) == 3);
+}
+
+TEST_CASE("a refused signal says nothing about the command") {
+  World world;
+  auto outcome = world.run([](Agent& agent) -> os::awaitable<void> {
+    auto sync = co_await agent.expect<wire::SyncStart>();
+    co_await agent.expect<wire::LockReleased>();
+    agent.say(wire::Granted{});
+    agent.applied(sync);
+    agent.say(wire::Failed{"signal", "bad_input", "\"FOO\" is not the name of a signal"});
+    agent.say(wire::Failed{"window", "bad_input", "window: rows"});
+    co_await agent.run_command("out", "", 0);
+    agent.say(wire::Failed{"signal", "not_found", "it has ended"});
+    wire::Result result;
+    result.result = "r1";
+    agent.say(result);
+    agent.say(wire::Failed{"signal", "not_found", "it has ended"});
+    co_await agent.output(FrameKind::result_pack, "bytes");
+    agent.say(wire::Released{});
+  });
+  CHECK_FALSE(outcome.failed);
+  CHECK(outcome.all_brought_back());
+  CHECK(world.streams.out == "out");
+  CHECK(world.origin->last_merged == "r1");
+}
+
+TEST_CASE("a result whose pack breaks off is not waited for, and the command's status stands") {
+  for (bool ended_too : {false, true}) {
+    INFO(ended_too);
+    World world;
+    auto outcome = world.run([ended_too](Agent& agent) -> os::awaitable<void> {
+      auto sync = co_await agent.expect<wire::SyncStart>();
+      co_await agent.expect<wire::LockReleased>();
+      agent.say(wire::Granted{});
+      agent.applied(sync);
+      co_await agent.run_command("", "", 0);
+      wire::Result result;
+      result.result = "r1";
+      agent.say(result);
+      agent.say(wire::Released{});
+      auto sent = co_await agent.frames.send_bulk(FrameKind::result_pack, agent.request, "half");
+      CHECK(sent);
+      agent.say(wire::Failed{"result_pack", "io", "the result's pack: Input/output error"});
+      if (ended_too) agent.frames.end_bulk(FrameKind::result_pack, agent.request);
+    });
+    CHECK(outcome.not_merged == "the result's pack: Input/output error");
+    CHECK_FALSE(outcome.failed);
+    CHECK(cli::exit_status(outcome) == 254);
+    CHECK(world.origin->last_merged.empty());
+  }
+}
+
+TEST_CASE("a pull whose pack breaks off says so") {
+  World world;
+  world.loop.start(world.play([](Agent& agent) -> os::awaitable<void> {
+    co_await agent.expect<wire::Pull>();
+    agent.say(wire::Result{});
+    agent.say(wire::Failed{"result_pack", "io", "a disk error"});
+  }));
+  auto outcome = world.loop.run(world.client->pull(world.origin));
+  CHECK(outcome.not_merged == "a disk error");
+  CHECK(world.origin->last_merged.empty());
+}
+
+TEST_CASE("whatever fails after the command has ended costs its changes, not its status") {
+  World cut;
+  auto outcome = cut.run([](Agent& agent) -> os::awaitable<void> {
+    auto sync = co_await agent.expect<wire::SyncStart>();
+    co_await agent.expect<wire::LockReleased>();
+    agent.say(wire::Granted{});
+    agent.applied(sync);
+    co_await agent.run_command("out", "", 3);
+    wire::Result result;
+    result.result = "r1";
+    agent.say(result);
+    co_await agent.frames.finish();
+    agent.frames.close();
+  });
+  CHECK(cli::exit_status(outcome) == 3);
+  CHECK_FALSE(outcome.all_brought_back());
+  CHECK(outcome.not_merged.find("closed the session") != std::string::npos);
+
+  World refused;
+  outcome = refused.run([](Agent& agent) -> os::awaitable<void> {
+    auto sync = co_await agent.expect<wire::SyncStart>();
+    co_await agent.expect<wire::LockReleased>();
+    agent.say(wire::Granted{});
+    agent.applied(sync);
+    co_await agent.run_command("out", "", 0);
+    agent.say(wire::Failed{"__rwx_sandbox_lock_released__", "no_space", "the disk is full"});
+    agent.say(wire::Released{});
+  });
+  CHECK(cli::exit_status(outcome) == 254);
+  CHECK(outcome.not_merged == "the disk is full");
+
+  World settled;
+  outcome = settled.run([](Agent& agent) -> os::awaitable<void> {
+    auto sync = co_await agent.expect<wire::SyncStart>();
+    co_await agent.expect<wire::LockReleased>();
+    agent.say(wire::Granted{});
+    agent.applied(sync);
+    co_await agent.run_command("out", "", 0);
+    agent.say(wire::Unchanged{});
+    co_await agent.frames.finish();
+    agent.frames.close();
+  });
+  CHECK(cli::exit_status(outcome) == 0);
 }
 
 TEST_CASE("a box that vanishes is an error, and the output that came is kept") {

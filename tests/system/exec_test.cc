@@ -124,6 +124,49 @@ TEST_CASE("closed stdout ends a command as a broken pipe would") {
       {"sh", "-c", SANDBOX_BIN_DIR "/sandbox exec -- sh -c 'echo x; touch ran' >&-"});
   CHECK(closed.status == 0);
   CHECK(fs::exists(machine.project() / "ran"));
+  auto no_stderr = machine.run_program(
+      {"sh", "-c", SANDBOX_BIN_DIR "/sandbox exec -- sh -c 'echo x >&2; touch run2' 2>&-"});
+  CHECK(no_stderr.status == 0);
+  CHECK(fs::exists(machine.project() / "run2"));
+}
+
+TEST_CASE("output that cannot be written here is named, and success becomes 254") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto shell = [&](const std::string& line) {
+    return machine.run_program({"sh", "-c", SANDBOX_BIN_DIR "/sandbox exec " + line});
+  };
+  auto full = shell("-- sh -c 'echo hi; touch made' > /dev/full");
+  CHECK(full.status == 254);
+  CHECK(full.err.find("cannot write to stdout: No space left on device") != std::string::npos);
+  CHECK(fs::exists(machine.project() / "made"));
+  CHECK(shell("-- sh -c 'echo hi; exit 3' > /dev/full").status == 3);
+  CHECK(shell("-- sh -c 'seq 1000000; exit 3' > /dev/full").status == 3);
+  CHECK(shell("-- true > /dev/full").status == 0);
+  CHECK(shell("-- sh -c 'echo hi >&2' 2> /dev/full").status == 254);
+  auto read_only = shell("-- echo hi 1< /dev/null");
+  CHECK(read_only.status == 254);
+  CHECK(read_only.err.find("stdout: it is not open for writing") != std::string::npos);
+  auto answer = shell("--json -- true > /dev/full");
+  CHECK(answer.status == 255);
+  CHECK(answer.err.find("cannot write to stdout: No space left on device") != std::string::npos);
+}
+
+TEST_CASE("a command that cannot be started is answered in full with --json") {
+  Machine machine;
+  machine.make_repository();
+  for (auto [argument, status] : {std::pair("no-such-command", 127), std::pair("./f", 126)}) {
+    auto ended = machine.run({"exec", "--json", "--", argument});
+    CHECK(ended.status == status);
+    auto answer = boost::json::parse(ended.out);
+    CHECK(answer.at("ExitCode") == status);
+    CHECK(answer.at("RunID").as_string().size() == 32);
+    CHECK(answer.at("RunURL").as_string().find("ssh://") == 0);
+    CHECK(answer.at("PulledFiles").as_array().empty());
+    CHECK(answer.at("Error").at("Origin") == "command");
+    CHECK(answer.at("Error").at("Status") == status);
+  }
 }
 
 TEST_CASE(

@@ -94,7 +94,8 @@ TEST_CASE("a box that cannot be reached deletes nothing") {
   for (const test::Words& words :
        {test::Words{"exec", "--box", "127.0.0.1:1", "--", "true"},
         test::Words{"stop", "--box", "127.0.0.1:1"}, test::Words{"push", "--box", "127.0.0.1:1"},
-        test::Words{"reset", "--box", "127.0.0.1:1"}, test::Words{"stop", "--id", id}}) {
+        test::Words{"reset", "--box", "127.0.0.1:1"}, test::Words{"stop", "--id", id},
+        test::Words{"list", "--box", "127.0.0.1:1"}}) {
     INFO(words[0]);
     auto ended = machine.run(words);
     CHECK(ended.status == 255);
@@ -110,6 +111,9 @@ TEST_CASE("a box that cannot be reached deletes nothing") {
     }
   }
   CHECK(listed);
+  auto asked = machine.run({"list", "--box", "127.0.0.1:1", "--json"});
+  CHECK(asked.status == 255);
+  CHECK(boost::json::parse(asked.out).at("Error").at("Origin") == "box");
   auto forced = machine.run({"stop", "--id", id, "--force"});
   CHECK(forced.status == 0);
   CHECK(forced.err.find("forgotten") != std::string::npos);
