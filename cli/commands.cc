@@ -24,6 +24,8 @@ const Option kWaitLock{"wait", "DURATION",
                        "wait for the lock, without limit or so long (90, 5m, 1h30m)", "inf"};
 const Option kNoWait{"no-wait", nullptr,
                      "do not wait for the lock: exit 75 at once when it is held"};
+const Option kForceCommand{"force-command", nullptr,
+                           "go ahead though the box is busy or locked; frees nobody's lock"};
 
 Command boxes_row() {
   const Option name{"name", "NAME", "the box"};
@@ -140,6 +142,7 @@ const std::vector<Command>& commands() {
         {"wait", "DURATION", "wait until it is ready, also when another process is making it",
          "inf"},
         kNoWait,
+        kForceCommand,
         kInit,
         kIsolation,
         kInclude},
@@ -170,6 +173,7 @@ const std::vector<Command>& commands() {
         {"no-stdin,n", nullptr, "give the command no input"},
         kWaitLock,
         kNoWait,
+        kForceCommand,
         {"no-sync", nullptr, "accepted and ignored: an exec always syncs"},
         kIsolation,
         kInclude},
@@ -180,7 +184,7 @@ const std::vector<Command>& commands() {
        "Send the work tree without running anything",
        "push",
        "",
-       {kDir, kId, kInclude, kWaitLock, kNoWait},
+       {kDir, kId, kInclude, kWaitLock, kNoWait, kForceCommand},
        0,
        false,
        run_push},
@@ -203,6 +207,9 @@ const std::vector<Command>& commands() {
        {kDir,
         kId,
         {"all", nullptr, "every sandbox on record"},
+        kWaitLock,
+        kNoWait,
+        kForceCommand,
         {"force", nullptr,
          "though a command runs in it; and forget it when its box cannot be asked"}},
        0,
@@ -212,7 +219,7 @@ const std::vector<Command>& commands() {
        "End this project's sandbox and make a new one",
        "reset [CONFIG]",
        "",
-       {kDir, kId, kOpen, kInit, kWaitLock, kNoWait, kIsolation, kInclude},
+       {kDir, kId, kOpen, kInit, kWaitLock, kNoWait, kForceCommand, kIsolation, kInclude},
        1,
        false,
        run_reset},

@@ -246,11 +246,8 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
     client = co_await bind_sandbox(context, *connection, exec.entry, origin->id());
   }
 
-  wire::LockRequested lock;
-  lock.verb = "exec";
-  lock.command = wire::printable(wire::shell_join(context.arguments.command), wire::kMaxTextBytes);
-  lock.wait_seconds = lock_wait(context.arguments, context.environment, exec.entry.key.box);
-  cycle.lock = lock;
+  cycle.lock = lock_request(context, "exec", wire::shell_join(context.arguments.command),
+                            exec.entry.key.box);
   cycle.exec = exec.message;
   cycle.streams = &streams;
   std::optional<CycleOutcome> outcome;

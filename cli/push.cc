@@ -12,11 +12,8 @@ os::awaitable<int> run_push(Context& context) {
   Target target = find_target(context);
   lock_wait(context.arguments, context.environment, target.key.box);
   Existing existing = co_await open_existing(context, target, true);
-  protocol::wire::LockRequested lock;
-  lock.verb = "push";
-  lock.wait_seconds = lock_wait(context.arguments, context.environment, existing.entry.key.box);
   Cycle cycle;
-  cycle.lock = lock;
+  cycle.lock = lock_request(context, "push", "", existing.entry.key.box);
   CycleOutcome outcome;
   std::optional<BindFailed> gone;
   try {

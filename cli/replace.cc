@@ -12,12 +12,10 @@ struct Old {
   std::unique_ptr<SessionClient> client;
 };
 
-os::awaitable<void> take(Context& context, Old& old, std::int64_t wait, Entry entry) {
+os::awaitable<void> take(Context& context, Old& old, Entry entry) {
   old.connection = co_await connect(context, entry.key.box);
   old.client = co_await bind_sandbox(context, *old.connection, entry, std::string(32, '0'));
-  wire::LockRequested lock;
-  lock.verb = "reset";
-  lock.wait_seconds = wait;
+  wire::LockRequested lock = lock_request(context, "reset", "", entry.key.box);
   std::optional<wire::Refused> refused;
   std::optional<BindFailed> gone;
   try {
@@ -61,11 +59,9 @@ os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target,
   if (!id.empty()) {
     request.config_named = true;  // exactly the one that `target` was aimed at
   }
-  std::int64_t wait = lock_wait(context.arguments, context.environment, request.key.box);
+  lock_wait(context.arguments, context.environment, request.key.box);  // misuse shows first
   auto old = std::make_shared<Old>();
-  auto take_old = [&context, old, wait](Entry entry) {
-    return take(context, *old, wait, std::move(entry));
-  };
+  auto take_old = [&context, old](Entry entry) { return take(context, *old, std::move(entry)); };
   auto end_old = [old] { return end(*old); };
   Replaced replaced = co_await resolver.replace(request, starter, take_old, end_old);
   co_return replaced;

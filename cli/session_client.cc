@@ -182,6 +182,21 @@ os::awaitable<std::optional<wire::Refused>> SessionClient::lock(const wire::Lock
   }
 }
 
+os::awaitable<void> SessionClient::release() {
+  session_->send(session_->new_request(), wire::LockReleased{});
+  for (;;) {
+    auto incoming = co_await session_->next();
+    if (incoming.request == 0) {
+      on_session_message(incoming.message);
+    } else if (std::holds_alternative<wire::Released>(incoming.message)) {
+      phase_ = Phase::before;
+      co_return;
+    } else if (const auto* failed = std::get_if<wire::Failed>(&incoming.message)) {
+      throw BindFailed(*failed);
+    }
+  }
+}
+
 void SessionClient::signal(const std::string& name) {
   if (job_request_ != 0) {
     session_->send(job_request_, wire::Signal{name});

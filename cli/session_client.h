@@ -81,6 +81,8 @@ class SessionClient {
   // Takes the lock alone and keeps it. std::nullopt: granted.
   protocol::os::awaitable<std::optional<protocol::wire::Refused>> lock(
       const protocol::wire::LockRequested& lock);
+  // Gives it back. Requires that lock() was granted and nothing was done under it.
+  protocol::os::awaitable<void> release();
 
   // To the running command; nothing when none runs.
   void signal(const std::string& name);

@@ -36,6 +36,7 @@ os::awaitable<bool> still_there(Context& context, Connection& connection, const 
     co_await forget_if_gone(context, *client, asked, *gone);
     co_return false;
   }
+  co_await take_and_release(context, *client, "start", asked.key.box);
   co_await client->finish();
   co_return true;
 }
@@ -56,6 +57,7 @@ os::awaitable<Found> adopt(Context& context, const Target& target, std::string i
     throw UserError("agent", "there is no sandbox " + entry.id + " on the box " + entry.key.box,
                     "`sandbox list` shows them.");
   }
+  co_await take_and_release(context, *client, "start", entry.key.box);
   co_await client->finish();
   Resolver resolver = make_resolver(context);
   auto storage = co_await resolver.lock();

@@ -78,20 +78,47 @@ os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, cons
   co_await resolver.forget(gone.id, gone.agent);
 }
 
+os::awaitable<void> take_and_release(Context& context, SessionClient& client,
+                                     const std::string& verb, const std::string& box) {
+  if (box == kLocalBox) {
+    co_return;  // it has a lock for each sandbox and no limit: there is nothing to be kept out of
+  }
+  std::string where = box;
+  std::optional<wire::Refused> refused;
+  try {
+    refused = co_await client.lock(lock_request(context, verb, "", where));
+    if (!refused) {
+      co_await client.release();
+    }
+  } catch (const BindFailed& failure) {
+    throw failed_error(failure.failed, where);
+  }
+  if (refused) {
+    throw refused_error(*refused, where);
+  }
+}
+
 os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& connection,
-                                              const std::string& id, bool force,
-                                              std::string& agent) {
+                                              const std::string& id, bool force, std::string& agent,
+                                              std::optional<wire::LockRequested> lock) {
   Entry entry;
   entry.id = id;
   entry.key.box = connection.box().name;
   auto client = co_await bind_sandbox(context, connection, entry, std::string(32, '0'));
   wire::result<void> outcome;
   std::optional<wire::Failed> failed;
+  std::optional<wire::Refused> refused;
   try {
     wire::Bound bound = co_await client->bound();
     agent = bound.agent;
+    if (lock) {
+      refused = co_await client->lock(*lock);
+    }
   } catch (const BindFailed& failure) {
     failed = failure.failed;
+  }
+  if (refused) {
+    throw refused_error(*refused, entry.key.box);
   }
   if (failed) {
     wire::Message answer = co_await client->ask(wire::InfoRequest{});
@@ -124,12 +151,8 @@ os::awaitable<void> AgentStarter::end_replaced(const Entry& entry) {
   }
 }
 
-os::awaitable<void> AgentStarter::run_setup_command(const std::string& text) {
+os::awaitable<void> AgentStarter::run_setup_command(const std::string& text, bool first) {
   std::string command = text;
-  wire::LockRequested lock;
-  lock.verb = "start";
-  lock.command = wire::printable(command, wire::kMaxTextBytes);
-  lock.wait_seconds = lock_wait(context_.arguments, context_.environment, target_.key.box);
   wire::Exec exec;
   exec.script = command;
   exec.env = target_.config.env;
@@ -145,7 +168,10 @@ os::awaitable<void> AgentStarter::run_setup_command(const std::string& text) {
   to_stderr.error = to_stderr.output;
   StandardStreams streams(context_.executor, context_.output, to_stderr);
   Cycle cycle;
-  cycle.lock = lock;
+  cycle.lock = lock_request(context_, "start", command, target_.key.box);
+  if (!first) {
+    cycle.lock->wait_seconds = -1;  // what was begun is not given up for those in line
+  }
   cycle.exec = exec;
   cycle.streams = &streams;
   context_.output.note("sandbox: setup: " + wire::printable(command, 200));
@@ -179,8 +205,13 @@ os::awaitable<void> AgentStarter::run_setup_command(const std::string& text) {
 }
 
 os::awaitable<void> AgentStarter::set_up() {
+  bool first = true;
   for (const auto& command : target_.config.setup) {
-    co_await run_setup_command(command);
+    co_await run_setup_command(command, first);
+    first = false;
+  }
+  if (first) {
+    co_await take_and_release(context_, *client_, "start", target_.key.box);
   }
 }
 

@@ -26,7 +26,7 @@ class AgentStarter : public SandboxStarter {
 
  private:
   protocol::os::awaitable<void> set_up();
-  protocol::os::awaitable<void> run_setup_command(const std::string& command);
+  protocol::os::awaitable<void> run_setup_command(const std::string& command, bool first);
   protocol::os::awaitable<void> end_replaced(const Entry& entry);
 
   Context& context_;
@@ -36,12 +36,18 @@ class AgentStarter : public SandboxStarter {
   std::shared_ptr<protocol::sync::Origin> origin_;
 };
 
+// What a command that runs nothing does on a box that others use, too: it takes the command lock
+// for a moment, so that it is refused as every other is. Requires a bound session. Nothing on the
+// local box. Throws UserError.
+protocol::os::awaitable<void> take_and_release(Context& context, SessionClient& client,
+                                               const std::string& verb, const std::string& box);
+
 // Ends a sandbox on a session of its own. Errc::not_found: the agent does not know it; Errc::busy
-// with who uses it. `agent` gets the id of the agent that answered.
-protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(Context& context,
-                                                                  Connection& connection,
-                                                                  const std::string& id, bool force,
-                                                                  std::string& agent);
+// with who uses it. `agent` gets the id of the agent that answered. With `lock`, only under the
+// command lock: throws UserError when that is refused.
+protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(
+    Context& context, Connection& connection, const std::string& id, bool force, std::string& agent,
+    std::optional<protocol::wire::LockRequested> lock = std::nullopt);
 
 // A session for the sandbox, with bind sent and not yet answered. The answer is checked to come
 // from the entry's agent.

@@ -49,8 +49,14 @@ os::awaitable<bool> end_on_box(Context& context, Connections& connections, Entry
   if (entry.state == EntryState::failed) {
     co_return false;
   }
+  // On a box that others use, a stop is a command like every other; --force is not.
+  std::optional<wire::LockRequested> lock;
+  if (entry.key.box != kLocalBox && !force) {
+    lock = lock_request(context, "stop", "", entry.key.box);
+  }
+  force = force || context.arguments.has("force-command");
   std::string agent;
-  auto ended = co_await end_sandbox(context, *connection, entry.id, force, agent);
+  auto ended = co_await end_sandbox(context, *connection, entry.id, force, agent, lock);
   if (ended) {
     co_return true;
   }
@@ -190,6 +196,7 @@ os::awaitable<int> run_stop(Context& context) {
   if (context.arguments.has("all") && context.arguments.has("id")) {
     throw UserError("arguments", "--all and --id exclude each other", {}, kMisuse);
   }
+  lock_wait(context.arguments, context.environment, kLocalBox);  // misuse shows first
   std::vector<Entry> entries = co_await chosen(context);
   Connections connections;
   std::vector<Stopped> all;

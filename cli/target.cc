@@ -1,8 +1,8 @@
 #include "cli/target.h"
 
 #include "cli/boxes.h"
+#include "cli/ci_identity.h"
 #include "cli/duration.h"
-#include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
 #include "protocol/os/paths.h"
 #include "protocol/wire/limits.h"
@@ -212,32 +212,76 @@ os::awaitable<void> aim_at(Context& context, Target& target, const std::string& 
   target.config_named = true;
 }
 
-UserError refused_error(const wire::Refused& refused, const std::string& box) {
-  std::string where = "the box " + (refused.box.empty() ? box : wire::printable(refused.box, 200));
-  std::string held;
-  for (const auto& holder : refused.holders) {
-    held += (held.empty() ? "" : "; ") + describe_holder(holder, {});
+wire::LockRequested lock_request(const Context& context, const std::string& verb,
+                                 const std::string& command, const std::string& box) {
+  wire::LockRequested lock;
+  lock.verb = verb;
+  lock.command = wire::printable(command, wire::kMaxTextBytes);
+  lock.wait_seconds = lock_wait(context.arguments, context.environment, box);
+  lock.force = context.arguments.has("force-command");
+  return lock;
+}
+
+namespace {
+
+constexpr std::size_t kMostHolders = 3;  // in one sentence
+constexpr const char* kNothingDone = "Nothing was sent or run.";
+
+// "'exec' in progress by alice"
+std::string in_progress(const std::vector<wire::Holder>& holders) {
+  std::string text;
+  for (std::size_t i = 0; i < holders.size() && i < kMostHolders; ++i) {
+    const wire::Holder& holder = holders[i];
+    text += (i == 0 ? "'" : ", '") + wire::printable(holder.verb, 32) + "' in progress by " +
+            shown_user(holder.user);
   }
+  if (holders.size() > kMostHolders) {
+    text += " and " + std::to_string(holders.size() - kMostHolders) + " more";
+  }
+  return text;
+}
+
+// "It runs `make`, for 1m 01s. "
+std::string running(const std::vector<wire::Holder>& holders) {
+  if (holders.size() != 1 || holders.front().command.empty()) {
+    return {};
+  }
+  return "It runs `" + wire::printable(holders.front().command, 200) + "`, for " +
+         show_duration(std::chrono::seconds(holders.front().held_seconds)) + ". ";
+}
+
+}  // namespace
+
+UserError refused_error(const wire::Refused& refused, const std::string& box) {
+  std::string where = "box '" + wire::printable(box, 200) + "'";
+  std::string held = in_progress(refused.holders);
   if (refused.why == "locked") {
+    std::string who =
+        refused.holders.empty() ? "another user" : shown_user(refused.holders[0].user);
     return UserError(
         "lock",
-        where + " is locked by " + (held.empty() ? "another user" : held) +
-            (refused.since.empty() ? "" : " since " + wire::printable(refused.since, 64)) +
-            (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400)),
-        "Ask them to unlock it. Nothing was sent or run.", kBusy);
+        where + " is locked by " + who +
+            (refused.since.empty() ? "" : " (since " + wire::printable(refused.since, 64) + ")") +
+            (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400)) +
+            ", use --force-command to override",
+        "`sandbox boxes unlock --box " + wire::shell_quote(box) +
+            " --force` unlocks it for good. " + kNothingDone,
+        kBusy);
   }
   if (refused.why == "expired") {
-    return UserError(
-        "lock",
-        "timed out waiting for the lock of " + where + (held.empty() ? "" : ", held by " + held),
-        "Try again, or wait longer with --wait=DURATION. Nothing was sent or run.", kTimedOut);
+    return UserError("lock", "timed out waiting for " + where + (held.empty() ? "" : ": " + held),
+                     running(refused.holders) + "Try again, or wait longer with --wait=DURATION. " +
+                         kNothingDone,
+                     kTimedOut);
   }
   if (refused.why == "queue_full") {
     return UserError("lock", "too many commands wait in line on " + where,
-                     "Try again later. Nothing was sent or run.", kBusy);
+                     std::string("Try again later. ") + kNothingDone, kBusy);
   }
-  return UserError("lock", where + " is busy" + (held.empty() ? "" : ": " + held),
-                   "--wait waits in line. Nothing was sent or run.", kBusy);
+  return UserError(
+      "lock",
+      where + " is busy" + (held.empty() ? "" : ", " + held) + ", use --force-command to override",
+      running(refused.holders) + "--wait waits in line. " + kNothingDone, kBusy);
 }
 
 UserError failed_error(const wire::Failed& failed, const std::string& box) {

@@ -55,7 +55,11 @@ protocol::os::awaitable<Entry> named_entry(Context& context, const Target& targe
 // file. Throws UserError when there is none, or when it belongs to another project.
 protocol::os::awaitable<void> aim_at(Context& context, Target& target, const std::string& id);
 
-// What to say of a lock that was not granted.
+// The request for a box's command lock: who waits how long, and --force-command.
+protocol::wire::LockRequested lock_request(const Context& context, const std::string& verb,
+                                           const std::string& command, const std::string& box);
+
+// What to say of a lock that was not granted. `box`: as this user calls it.
 UserError refused_error(const protocol::wire::Refused& refused, const std::string& box);
 
 // What to say of a step that the box could not do.

@@ -123,6 +123,18 @@ TEST_CASE("what stands after -- is the command, untouched") {
   CHECK_FALSE(line.arguments.has("json"));
 }
 
+TEST_CASE("every command that takes the lock can be forced, by its own options alone") {
+  for (const char* name : {"exec", "push", "start", "stop", "reset"}) {
+    INFO(name);
+    CHECK(cli::help(*cli::find_command(name)).find("--force-command") != std::string::npos);
+  }
+  CHECK(parse_line({"exec", "--force-command", "--", "x"}).arguments.has("force-command"));
+  auto line = parse_line({"exec", "--", "echo", "--force-command"});
+  CHECK_FALSE(line.arguments.has("force-command"));
+  CHECK(line.arguments.command == std::vector<std::string>{"echo", "--force-command"});
+  CHECK(misuse({"list", "--force-command"}) != "");
+}
+
 TEST_CASE("global options may stand before and after the command's name") {
   auto before = parse_line({"--json", "--box", "rig1:22", "list"});
   CHECK(before.arguments.has("json"));

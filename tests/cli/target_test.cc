@@ -37,6 +37,18 @@ TEST_CASE("the variable and then the command line override") {
   CHECK(wait({{"no-wait", {""}}}, {}, "local") == 0);
 }
 
+TEST_CASE("the box is the command line's, else the variable's, else nobody's") {
+  cli::Arguments arguments;
+  cli::Environment environment;
+  CHECK_FALSE(cli::chosen_box(arguments, environment));
+  environment.variables["SANDBOX_BOX"] = "";
+  CHECK_FALSE(cli::chosen_box(arguments, environment));
+  environment.variables["SANDBOX_BOX"] = "rig";
+  CHECK(cli::chosen_box(arguments, environment) == "rig");
+  arguments.options["box"] = {"bench"};
+  CHECK(cli::chosen_box(arguments, environment) == "bench");
+}
+
 TEST_CASE("what is no time to wait is misuse") {
   CHECK_THROWS_AS(wait({}, {{"SANDBOX_LOCK_WAIT", "5m"}}, "rig"), cli::UserError);
   CHECK_THROWS_AS(wait({}, {{"SANDBOX_LOCK_WAIT", "-1"}}, "rig"), cli::UserError);
@@ -52,23 +64,51 @@ TEST_CASE("the option --init takes a name and a value") {
   CHECK_THROWS_AS(cli::parse_assignment("=b", "--init"), cli::UserError);
 }
 
-TEST_CASE("a refusal says who, what and what to do, with the status of its kind") {
+TEST_CASE("a busy box names its command and holder, and how to override") {
   wire::Refused refused;
   refused.why = "busy";
-  refused.box = "rig";
+  refused.box = "what-the-agent-calls-it";
   refused.holders = {{"bob", "exec", "make", 61}};
   auto busy = cli::refused_error(refused, "rig");
   CHECK(busy.status == 75);
-  CHECK(std::string(busy.what()) == "the box rig is busy: bob: exec `make`, for 1m 01s");
-  CHECK(busy.next.find("--wait") != std::string::npos);
-  refused.why = "expired";
-  CHECK(cli::refused_error(refused, "rig").status == 124);
+  CHECK(std::string(busy.what()) ==
+        "box 'rig' is busy, 'exec' in progress by bob, use --force-command to override");
+  CHECK(busy.next == "It runs `make`, for 1m 01s. --wait waits in line. Nothing was sent or run.");
+  refused.holders = {{"bob", "exec", "make", 61}, {"ci:generic:h:7", "push", "", 1}};
+  CHECK(std::string(cli::refused_error(refused, "rig").what())
+            .find("'exec' in progress by bob, 'push' in progress by ci on h,") !=
+        std::string::npos);
+  refused.holders.resize(5);
+  CHECK(std::string(cli::refused_error(refused, "rig").what()).find(" and 2 more,") !=
+        std::string::npos);
+  refused.holders.clear();
+  CHECK(std::string(cli::refused_error(refused, "rig").what()) ==
+        "box 'rig' is busy, use --force-command to override");
+}
+
+TEST_CASE("a locked box names who has reserved it, since when and why") {
+  wire::Refused refused;
   refused.why = "locked";
+  refused.holders = {{"alice", "lock", "", 5}};
   refused.since = "2026-01-31T00:00:00Z";
   refused.reason = "measuring\x1b[2J";
   auto locked = cli::refused_error(refused, "rig");
   CHECK(locked.status == 75);
-  CHECK(std::string(locked.what()).find("measuring\\x1b") != std::string::npos);
+  CHECK(std::string(locked.what()) ==
+        "box 'rig' is locked by alice (since 2026-01-31T00:00:00Z): measuring\\x1b[2J, use "
+        "--force-command to override");
+  CHECK(std::string(locked.what()).find("busy") == std::string::npos);
+  CHECK(locked.next.find("sandbox boxes unlock --box rig --force") != std::string::npos);
+}
+
+TEST_CASE("a wait that is over and a full line say so, with the status of their kind") {
+  wire::Refused refused;
+  refused.why = "expired";
+  refused.holders = {{"bob", "exec", "make", 61}};
+  auto expired = cli::refused_error(refused, "rig");
+  CHECK(expired.status == 124);
+  CHECK(std::string(expired.what()) ==
+        "timed out waiting for box 'rig': 'exec' in progress by bob");
   refused.why = "queue_full";
   CHECK(cli::refused_error(refused, "rig").status == 75);
 }

@@ -1,0 +1,269 @@
+// A box with one slot that two people share: whoever comes second is told who is there.
+#include <signal.h>
+
+#include <boost/json.hpp>
+
+#include "tests/support/catch.h"
+#include "tests/support/shared_box.h"
+#include "tests/support/system.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+using test::Machine;
+using test::Running;
+using test::SharedBox;
+using test::Words;
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// Two people with a project and a sandbox each on a box named rig.
+struct Team {
+  SharedBox box{"rig"};
+  Machine alice;
+  Machine bob;
+
+  Team() {
+    for (Machine* machine : {&alice, &bob}) {
+      machine->make_repository();
+      machine->environment["SANDBOX_BOX"] = box.name();
+      box.introduce(*machine, machine == &alice ? "alice" : "bob");
+      REQUIRE(machine->exec("true").status == 0);
+    }
+  }
+
+  // A command that goes on until it is signalled or this is destroyed.
+  Running hold(Machine& machine, const Words& options = {}) {
+    Words words = {"exec"};
+    words.insert(words.end(), options.begin(), options.end());
+    words.insert(words.end(), {"--", "sh", "-c", "echo held; exec sleep 600"});
+    Running running = machine.start(words);
+    REQUIRE(running.out_has("held"));
+    return running;
+  }
+  static void end(Running& running) {
+    running.signal(SIGINT);
+    running.wait();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("two users cannot run on one box at once", "[L2]") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  auto second = team.bob.exec("true");
+  CHECK(second.status == 75);
+  Team::end(holder);
+  CHECK(team.bob.exec("true").status == 0);
+}
+
+TEST_CASE("the same user is kept out by a command of their own", "[L3]") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  auto second = team.alice.exec("true");
+  CHECK(second.status == 75);
+  CHECK(has(second.err, "in progress by alice"));
+  Team::end(holder);
+}
+
+TEST_CASE("every command that uses the box is refused alike while it is busy", "[L4]") {
+  Team team;
+  Machine carol;  // has no sandbox yet
+  carol.make_repository();
+  carol.environment["SANDBOX_BOX"] = "rig";
+  team.box.introduce(carol, "carol");
+  Running holder = team.hold(team.alice);
+  for (Machine* machine : {&team.bob, &carol}) {
+    for (const Words& words : {Words{"start"}, Words{"reset"}, Words{"exec", "--", "true"},
+                               Words{"exec", "--reset", "--", "true"}}) {
+      INFO(words[0]);
+      auto refused = machine->run(words);
+      CHECK(refused.status == 75);
+      CHECK(refused.out.empty());
+      CHECK(has(refused.err, "box 'rig' is busy, 'exec' in progress by alice"));
+    }
+  }
+  for (const Words& words : {Words{"stop"}, Words{"push"}}) {
+    INFO(words[0]);
+    auto refused = team.bob.run(words);
+    CHECK(refused.status == 75);
+    CHECK(has(refused.err, "box 'rig' is busy, 'exec' in progress by alice"));
+  }
+  Team::end(holder);
+  // Nothing of the refused is left: bob's sandbox is the old one, carol has none.
+  CHECK(test::sandbox_count(team.bob.run({"list", "--json"}).out) == 1);
+  CHECK(test::sandbox_count(carol.run({"list", "--json"}).out) == 0);
+  CHECK(team.bob.run({"stop"}).status == 0);
+}
+
+TEST_CASE("a refused command has no effect", "[L5]") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  fs::path mark = team.bob.root() / "mark";
+  test::write_text(team.bob.project() / "new", "new\n");
+  CHECK(team.bob.exec("touch " + mark.string()).status == 75);
+  CHECK_FALSE(fs::exists(mark));
+  Team::end(holder);
+  // Nor was the work tree sent.
+  for (const auto& sandbox : fs::directory_iterator(team.box.state() / "sandboxes")) {
+    CHECK_FALSE(fs::exists(sandbox.path() / "workspace/new"));
+  }
+}
+
+TEST_CASE("a busy box names its command and holder", "[L6]") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  auto refused = team.bob.exec("true");
+  CHECK(refused.status == 75);
+  CHECK(refused.out.empty());
+  std::string line = refused.err.substr(0, refused.err.find('\n'));
+  CHECK(line ==
+        "Error: box 'rig' is busy, 'exec' in progress by alice, use --force-command to override");
+  CHECK(has(refused.err, "Nothing was sent or run."));
+  auto answer = json::parse(team.bob.run({"exec", "--json", "--", "true"}).out);
+  CHECK(answer.at("Error").at("Status") == 75);
+  CHECK(answer.at("Error").at("Origin") == "lock");
+  Team::end(holder);
+}
+
+TEST_CASE("a box is free as soon as a command has ended, whatever its status", "[L7][L8]") {
+  Team team;
+  CHECK(team.alice.exec("true").status == 0);
+  CHECK(team.bob.exec("exit 7").status == 7);
+  CHECK(team.alice.exec("true").status == 0);
+  CHECK(team.bob.exec("kill -TERM $$").status == 143);
+  CHECK(team.alice.exec("true").status == 0);
+}
+
+TEST_CASE("Ctrl+C, TERM and HUP end the command on the box and free it", "[L9]") {
+  Team team;
+  for (int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    INFO(signal);
+    fs::path pid_file = team.alice.root() / "pid";
+    fs::remove(pid_file);
+    Running holder = team.alice.start(
+        {"exec", "--", "sh", "-c", "echo $$ > " + pid_file.string() + "; exec sleep 600"});
+    REQUIRE(test::eventually([&] { return has(test::file_text(pid_file), "\n"); }));
+    holder.signal(signal);
+    CHECK(holder.wait().status == 128 + signal);
+    CHECK(team.bob.exec("true").status == 0);
+    CHECK(::kill(static_cast<pid_t>(std::stol(test::file_text(pid_file))), 0) != 0);
+  }
+}
+
+TEST_CASE("a forced command runs beside the one that holds the box", "[L25]") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  auto forced = team.bob.run({"exec", "--force-command", "--", "echo", "beside"});
+  CHECK(forced.status == 0);
+  CHECK(forced.out == "beside\n");
+  CHECK(holder.err_has("bob"));  // who is told
+  Team::end(holder);
+}
+
+TEST_CASE("every command that is refused on a busy box can be forced", "[L27]") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  for (const Words& words : {Words{"start"}, Words{"push"}, Words{"reset"},
+                             Words{"exec", "--", "true"}, Words{"stop"}}) {
+    INFO(words[0]);
+    CHECK(has(team.bob.run({words[0], "--help"}).out, "--force-command"));
+    Words forced = words;
+    forced.insert(forced.begin() + 1, "--force-command");
+    CHECK(team.bob.run(words).status == 75);
+    auto ended = team.bob.run(forced);
+    INFO(ended.err);
+    CHECK(ended.status == 0);
+  }
+  CHECK(has(team.bob.exec("true").err, "alice"));
+  Team::end(holder);
+}
+
+TEST_CASE("the option --force-command after -- belongs to the command", "[L28]") {
+  Team team;
+  auto printed = team.bob.run({"exec", "--", "echo", "--force-command"});
+  CHECK(printed.out == "--force-command\n");
+  Running holder = team.hold(team.alice);
+  CHECK(team.bob.run({"exec", "--", "echo", "--force-command"}).status == 75);
+  Team::end(holder);
+}
+
+TEST_CASE("the end of a forced command frees nobody else's lock, and force does not stick",
+          "[L29][L30]") {
+  Team team;
+  Machine carol;
+  carol.make_repository();
+  carol.environment["SANDBOX_BOX"] = "rig";
+  team.box.introduce(carol, "carol");
+  Running holder = team.hold(team.alice);
+  CHECK(team.bob.run({"exec", "--force-command", "--", "true"}).status == 0);
+  for (Machine* machine : {&carol, &team.bob}) {
+    auto plain = machine->exec("true");
+    CHECK(plain.status == 75);
+    CHECK(has(plain.err, "in progress by alice"));
+  }
+  Team::end(holder);
+  CHECK(team.bob.exec("true").status == 0);
+}
+
+TEST_CASE("a busy box does not keep anybody from another", "[L48]") {
+  Team team;
+  SharedBox other("rig2");
+  other.introduce(team.bob, "bob");
+  Running holder = team.hold(team.alice);
+  CHECK(team.bob.exec("true").status == 75);
+  CHECK(team.bob.run({"exec", "--box", "rig2", "--", "true"}).status == 0);
+  Team::end(holder);
+}
+
+TEST_CASE("what only looks is never kept waiting", "[L49]") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  for (const Words& words : {Words{"boxes"}, Words{"boxes", "list", "--json"}, Words{"list"},
+                             Words{"status"}, Words{"pull"}, Words{"key"}, Words{"ssh-config"},
+                             Words{"exec", "--help"}, Words{"version"}}) {
+    INFO(words[0]);
+    CHECK(team.bob.run(words).status == 0);
+  }
+  Team::end(holder);
+}
+
+TEST_CASE("a command that makes or replaces its sandbox does not meet its own lock", "[L50]") {
+  SharedBox box("rig");
+  Machine alice;
+  alice.make_repository();
+  alice.environment["SANDBOX_BOX"] = "rig";
+  box.introduce(alice, "alice");
+  test::write_text(alice.project() / ".sandbox.yml", "setup:\n  - 'true'\n  - 'true'\n");
+  for (const Words& words :
+       {Words{"exec", "--", "true"}, Words{"start"}, Words{"reset"},
+        Words{"exec", "--reset", "--", "true"}, Words{"stop"}, Words{"start"}}) {
+    INFO(words[0]);
+    auto ended = alice.start(words).wait(std::chrono::seconds(30));
+    CHECK(ended.status == 0);
+  }
+}
+
+TEST_CASE("a CI job waits in line where a person is refused, and gives up in time", "[X10]") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  test::How ci;
+  ci.environment = {{"CI", "true"}};
+  Running waiting = team.bob.start({"exec", "--", "echo", "done"}, ci);
+  REQUIRE(waiting.err_has("waiting for the lock"));
+  Team::end(holder);
+  auto done = waiting.wait();
+  CHECK(done.status == 0);
+  CHECK(done.out == "done\n");
+
+  Running again = team.hold(team.alice);
+  ci.environment["SANDBOX_LOCK_WAIT"] = "1";
+  auto expired = team.bob.exec("true", ci);
+  CHECK(expired.status == 124);
+  CHECK(has(expired.err, "timed out waiting for box 'rig': 'exec' in progress by alice"));
+  Team::end(again);
+}
