@@ -31,6 +31,43 @@ struct Holder {
   std::string verb;     // exec, push, start, reset ...: tables show this
   std::string command;  // command text: waits show this
   std::int64_t held_seconds = 0;
+  std::string scope;    // which of the user's CI jobs; empty: the person
+  std::string sandbox;  // the caller's own alone
+  std::string job;      // of a detached job that holds it
+};
+
+// A person's reservation of a whole box.
+struct UserLockInfo {
+  std::string user;
+  std::string scope;   // of one CI job of that user alone; empty: the user's, whatever the scope
+  std::string since;   // RFC 3339, UTC
+  std::string reason;  // may be empty
+};
+
+// A detached job, as listed.
+struct DetachedJob {
+  std::string job;
+  std::string user;
+  std::string scope;
+  std::string sandbox;  // the caller's own alone
+  std::string verb;
+  std::string command;
+  std::string state;  // running, exited, lost (how it ended was not recorded)
+  std::string started_at;
+  std::string ended_at;       // empty while it runs
+  std::optional<int> status;  // when it exited
+  std::string signal;         // that ended it
+};
+
+// Who is attached to a sandbox of the box, and does what.
+struct SessionInfo {
+  std::string user;
+  std::string scope;
+  std::string sandbox;  // the caller's own alone
+  std::string since;    // RFC 3339, UTC
+  std::string state;    // attached, waiting (for the lock), running (holds it)
+  std::string verb;     // while waiting or running
+  std::string command;
 };
 
 // A git ref to exist in the workspace's .git, and the object it names.
@@ -52,6 +89,10 @@ struct Bind {
   std::string sandbox;  // id
   std::string origin;   // the work tree's id, 32 hex digits
   std::string user;     // claimed name: honoured on the local box alone
+  // Which of the user's CI jobs this is ("ci:github:..."), without anything that differs between
+  // processes of one job; empty for a person. Shown beside the user; it decides nothing but whose
+  // user lock is whose among those of one user.
+  std::string scope;
 };
 // Makes the sandbox if it is not there. Idempotent for the same id and user: a second call finds it
 // as it is. Binds too. Answer: bound or failed.
@@ -63,13 +104,15 @@ struct Create {
   std::string branch;
   std::string config;              // absolute path of the config file, or empty
   std::string isolation = "none";  // what the config asks for; "none" until isolation exists
+  std::string scope;
 };
 // The setup commands have succeeded: the sandbox may be used by others. Answer: bound again.
 struct Ready {};
-// Ends the bound sandbox: its jobs are ended, its files removed, its record deleted. Answer: ended
-// or failed(busy).
+// Ends the bound sandbox: its jobs are ended, its files removed, its record deleted. Never waits.
+// Answer: ended; refused when another session's command or a detached job runs in it, or, once its
+// setup has succeeded, when others hold all slots of the box or its user lock; or failed.
 struct End {
-  bool force = false;  // though somebody else's command runs
+  bool force = false;  // all the same; recorded
 };
 struct Heartbeat {};  // no answer
 // Which agent is this? May come before bind. Answer: info.
@@ -80,6 +123,45 @@ struct ListRequest {
 };
 // The bound sandbox in full. Answer: status.
 struct StatusRequest {};
+
+// ---- client to agent, under any request number, bound or not; the answer comes under the same ---
+
+// What this box is, who holds it and who waits. Answer: box.
+struct BoxRequest {
+  std::string user;  // claimed: honoured on the local box alone; so below
+  std::string scope;
+};
+// Who is attached to which sandbox. Answer: sessions.
+struct SessionsRequest {
+  std::string user;
+};
+// Reserves the whole box for this user (with a scope: for this CI job alone) until it is unlocked.
+// On the disk before the answer: user_locked, or refused (locked) when it is somebody else's.
+struct UserLockRequest {
+  std::string reason;
+  std::string user;
+  std::string scope;
+};
+// Answer: user_unlocked, also when it was not locked; refused (locked) when it is somebody else's
+// and force is false.
+struct UserUnlockRequest {
+  bool force = false;  // though it is somebody else's: recorded, and its holder is told
+  std::string user;
+  std::string scope;
+};
+// Detached jobs: all of the caller's, and those of others that run. Answer: jobs.
+struct JobsRequest {
+  std::string user;
+};
+// Ends a detached job and all its processes, or all of the caller's. Never waits for a lock.
+// Answer, when they are reaped: killed, or failed (not_found; denied: somebody else's).
+struct Kill {
+  std::string job;  // an id, or the only one that begins so (4 characters or more)
+  bool all = false;
+  std::string signal;  // the first that it gets; empty: INT. TERM and KILL follow as always
+  bool force = false;  // others' too: recorded, and they are told
+  std::string user;
+};
 
 // ---- client to agent, steps of one request (the frame's request number) ---------------------
 // Order: [lock_requested] [sync_start pack* sync_end] [exec] [lock_released]. All may be sent
@@ -124,6 +206,10 @@ struct Exec {
   std::string shell;  // absolute path; empty: /bin/sh
   std::optional<Terminal> terminal;
   bool interactive_input = true;  // false: stdin is /dev/null
+  // The command runs on without its client: it takes over the session's lock and keeps it until all
+  // its processes are gone; stdin is /dev/null. Answer: detached, then nothing more under this
+  // request; attach shows its output.
+  bool detach = false;
 };
 // To the job of this request.
 struct Signal {
@@ -205,6 +291,9 @@ struct Granted {
   std::int64_t ttl_seconds = 0;
   bool queued = false;           // was in line: send the steps again
   std::vector<Holder> bypassed;  // forced over these
+  // Another holder is in the same sandbox: nothing is synced into it under that one's feet. A sync
+  // under this lock is answered skipped, and what follows it is done all the same.
+  bool shared = false;
 };
 struct Refused {
   std::string why;  // busy, locked, expired (the wait budget ran out), queue_full
@@ -233,6 +322,10 @@ struct Stale {
 struct Started {
   std::string job;
   std::int64_t pid = 0;
+};
+// The job has the lock now, and this is on the disk: its client may go.
+struct Detached {
+  std::string job;  // 32 hex digits, unique across boxes
 };
 struct Exited {
   int status = 0;      // 0..255 when it exited
@@ -267,6 +360,39 @@ struct Failed {
 struct Notice {
   std::string text;
 };
+struct Box {
+  std::string agent;  // as in info, down to user
+  std::string name;
+  std::string machine;
+  std::string version;
+  std::uint32_t protocol = 0;
+  std::string user;
+  std::int64_t slots = 0;  // 0: no limit
+  std::int64_t ttl_seconds = 0;
+  std::string isolation;
+  std::optional<UserLockInfo> user_lock;
+  std::vector<Holder> holders;
+  std::vector<Holder> waiting;  // first first; held_seconds says how long they have waited
+  std::int64_t sandboxes = 0;   // everybody's
+  std::int64_t sessions = 0;    // that are bound
+  std::int64_t jobs = 0;        // detached ones that run
+};
+struct Sessions {
+  std::vector<SessionInfo> sessions;
+};
+struct UserLocked {
+  UserLockInfo lock;
+  bool taken = false;  // false: it was the caller's already, and is as it was
+};
+struct UserUnlocked {
+  std::optional<UserLockInfo> was;  // null: it was not locked
+};
+struct Jobs {
+  std::vector<DetachedJob> jobs;  // oldest first
+};
+struct Killed {
+  std::vector<std::string> jobs;  // those that ran
+};
 
 // ---- agent to supervisor, besides the steps above --------------------------------------------
 
@@ -282,13 +408,24 @@ struct Hello {
 // The client of this connection is gone: end its job (INT, TERM, KILL), take its result. Answer:
 // ended, then close.
 struct Hangup {};
-// End one job (of an earlier agent's life). Answer: ended, once it is reaped.
+// End one job, whoever started it. Answer: ended, once it is reaped and its result is taken.
 struct EndJob {
   std::string job;
+  std::string signal;  // its first; empty: INT
 };
-// All output of a job from its first byte, then live, then exited. Streams under credit as exec's.
-struct Attach {
+// The detached job of this request is on its own from here on: it does not end with the connection.
+// No answer.
+struct Detach {};
+// Answer: exited, once the job is reaped and its result is taken; also of one that ended long ago.
+// failed (not_found; gone: how it ended was not recorded).
+struct WatchJob {
   std::string job;
+};
+// All output of a job from its first byte, then live: started, output and error, exited; or failed.
+// Streams under credit as exec's. Also client to agent, bound or not: a detached job of the caller.
+struct Attach {
+  std::string job;   // from a client: also the only id that begins so (4 characters or more)
+  std::string user;  // from a client: claimed
 };
 // Connects to a port on the sandbox's loopback; input and output frames then carry the connection.
 // Answer: started or failed.
@@ -298,12 +435,21 @@ struct Dial {
 // End everything and exit. Answer: ended.
 struct Shutdown {};
 
+// ---- on the agent's unix socket ---------------------------------------------------------------
+
+// The first frame, in the place of the exec request of the same name. Answer: info.
+struct SessionStart {
+  std::uint32_t version = 0;
+};
+
 using Message =
     std::variant<Bind, Create, Ready, End, Heartbeat, InfoRequest, ListRequest, StatusRequest,
+                 BoxRequest, SessionsRequest, UserLockRequest, UserUnlockRequest, JobsRequest, Kill,
                  LockRequested, LockReleased, SyncStart, SyncEnd, Exec, Signal, Window, Merged,
                  Pull, Bound, Info, Sandboxes, Status, Queued, Granted, Refused, Applied, Missing,
                  Stale, Started, Exited, Result, Unchanged, Released, Ended, Skipped, Failed,
-                 Notice, Hello, Hangup, EndJob, Attach, Dial, Shutdown>;
+                 Notice, Detached, Box, Sessions, UserLocked, UserUnlocked, Jobs, Killed, Hello,
+                 Hangup, EndJob, Detach, WatchJob, Attach, Dial, Shutdown, SessionStart>;
 
 // Payload of a control frame, never longer than kMaxControlBytes: of what a sync left out the list
 // is cut (kMaxListedBytes), its last entry saying how many more there are; any other message that

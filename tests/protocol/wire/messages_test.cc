@@ -210,7 +210,7 @@ TEST_CASE("what is not NAME or NAME SP JSON-object is refused") {
   CHECK(refused("BIND {}").code == Errc::unsupported);
   CHECK(refused("bind{}").code == Errc::unsupported);
   CHECK(refused("bind\t{}").code == Errc::unsupported);
-  CHECK(refused("session {}").code == Errc::unsupported);
+  CHECK(refused("spare {}").code == Errc::unsupported);
   for (const char* rest : {" ", "  ", " {", " {}}", " {} x", " []", " 3", " null", " \"x\"",
                            " {'user':1}", " {\"user\":}", " {\"user\":\"\xff\"}",
                            " {\"user\":\"a\",}", " {user:\"a\"}", " // c\n{}"}) {
@@ -266,8 +266,16 @@ TEST_CASE("numbers keep their sign and their range") {
 TEST_CASE("the forms that other implementations write by hand") {
   CHECK(encode(Heartbeat{}) == "heartbeat");
   CHECK(encode(LockReleased{}) == "__rwx_sandbox_lock_released__");
-  CHECK(encode(Granted{.fence = "3.7", .ttl_seconds = 1800}) ==
-        R"(granted {"fence":"3.7","ttl_seconds":1800,"queued":false,"bypassed":[]})");
+  CHECK(
+      encode(Granted{.fence = "3.7", .ttl_seconds = 1800}) ==
+      R"(granted {"fence":"3.7","ttl_seconds":1800,"queued":false,"bypassed":[],"shared":false})");
+  CHECK(encode(SessionStart{.version = 1}) == R"(session {"version":1})");
+  CHECK(encode(Detach{}) == "detach");
+  CHECK(encode(Killed{.jobs = {"ab"}}) == R"(killed {"jobs":["ab"]})");
+  CHECK(encode(UserUnlocked{}) == R"(user_unlocked {"was":null})");
+  CHECK(std::get<UserUnlockRequest>(*decode(R"(user_unlock {"force":true})")).force);
+  CHECK(std::get<Kill>(*decode(R"(kill {"all":true})")).all);
+  CHECK(std::get<Exec>(*decode(R"(exec {"script":"make","detach":true})")).detach);
   const auto exec = decode(
       R"(exec {"argv":["make","test"],"cwd":"src","terminal":{"term":"xterm","rows":50,"columns":120}})");
   REQUIRE(exec);
