@@ -8,6 +8,7 @@
 
 #include "protocol/os/paths.h"
 #include "protocol/os/process.h"
+#include "protocol/os/run.h"
 #include "protocol/wire/quoting.h"
 
 namespace agent {

@@ -11,7 +11,7 @@
 #include "cli/starter.h"
 #include "cli/target.h"
 #include "protocol/os/offload.h"
-#include "protocol/os/process.h"
+#include "protocol/os/signal_names.h"
 #include "protocol/os/wakeup.h"
 #include "protocol/wire/quoting.h"
 

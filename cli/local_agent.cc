@@ -11,6 +11,7 @@
 #include "cli/error.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/process.h"
+#include "protocol/os/run.h"
 #include "protocol/os/wakeup.h"
 #include "protocol/wire/quoting.h"
 

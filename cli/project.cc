@@ -9,6 +9,7 @@
 #include "cli/error.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/process.h"
+#include "protocol/os/run.h"
 
 namespace cli {
 namespace fs = std::filesystem;

@@ -4,7 +4,7 @@
 #include <boost/json.hpp>
 
 #include "cli/error.h"
-#include "protocol/os/process.h"
+#include "protocol/os/signal_names.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {

@@ -3,7 +3,7 @@
 #include <signal.h>
 
 #include "cli/standard_streams.h"
-#include "protocol/os/process.h"
+#include "protocol/os/signal_names.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {

@@ -8,6 +8,7 @@
 #include "agent/supervisor/connection_request.h"
 #include "agent/supervisor/supervisor.h"
 #include "agent/supervisor/workspace_queue.h"
+#include "protocol/os/signal_names.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
 

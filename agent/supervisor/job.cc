@@ -11,6 +11,7 @@
 
 #include "protocol/os/clock.h"
 #include "protocol/os/fd_stream.h"
+#include "protocol/os/signal_names.h"
 #include "protocol/os/subreaper.h"
 #include "protocol/os/wakeup.h"
 #include "protocol/wire/limits.h"

@@ -1,32 +1,24 @@
 #include "protocol/os/process.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#ifdef __linux__
-#include <sys/syscall.h>
-#endif
 
 #include <algorithm>
-#include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cassert>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <cstdlib>
 #include <mutex>
-#include <set>
 
-#include "protocol/os/signals.h"
-#include "protocol/os/subreaper.h"
+#include "protocol/os/child_end.h"
+#include "protocol/os/own_children.h"
 #include "protocol/os/wakeup.h"
 
 extern char** environ;
@@ -37,40 +29,6 @@ using wire::Errc;
 using wire::Failure;
 
 namespace {
-
-bool portable_waits = false;
-
-// Children that a Process stands for. Locked from before the spawn until the pid is in it, so that
-// reap_orphans never takes a child that is just being started.
-struct OwnChildren {
-  std::mutex mutex;
-  std::set<pid_t> pids;
-};
-OwnChildren& own_children() {
-  static auto* own = new OwnChildren;  // processes may end while statics are destroyed
-  return *own;
-}
-
-struct SignalName {
-  int number;
-  const char* name;
-};
-constexpr SignalName kSignals[] = {
-    {SIGHUP, "HUP"},       {SIGINT, "INT"},   {SIGQUIT, "QUIT"},   {SIGILL, "ILL"},
-    {SIGTRAP, "TRAP"},     {SIGABRT, "ABRT"}, {SIGBUS, "BUS"},     {SIGFPE, "FPE"},
-    {SIGKILL, "KILL"},     {SIGUSR1, "USR1"}, {SIGSEGV, "SEGV"},   {SIGUSR2, "USR2"},
-    {SIGPIPE, "PIPE"},     {SIGALRM, "ALRM"}, {SIGTERM, "TERM"},   {SIGCHLD, "CHLD"},
-    {SIGCONT, "CONT"},     {SIGSTOP, "STOP"}, {SIGTSTP, "TSTP"},   {SIGTTIN, "TTIN"},
-    {SIGTTOU, "TTOU"},     {SIGURG, "URG"},   {SIGXCPU, "XCPU"},   {SIGXFSZ, "XFSZ"},
-    {SIGVTALRM, "VTALRM"}, {SIGPROF, "PROF"}, {SIGWINCH, "WINCH"}, {SIGIO, "IO"},
-    {SIGSYS, "SYS"},
-#ifdef SIGPWR
-    {SIGPWR, "PWR"},
-#endif
-#ifdef SIGSTKFLT
-    {SIGSTKFLT, "STKFLT"},
-#endif
-};
 
 // argv and environ as the C calls want them; the strings must live on.
 std::vector<char*> pointers(const std::vector<std::string>& strings) {
@@ -163,36 +121,7 @@ ExitStatus decode(int wait_status) {
   return exit;
 }
 
-Fd open_pidfd(pid_t pid) {
-#if defined(__linux__) && defined(SYS_pidfd_open)
-  if (!portable_waits) {
-    Fd fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-    if (fd) ::fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
-    return fd;
-  }
-#endif
-  (void)pid;
-  return Fd();
-}
-
 }  // namespace
-
-std::string signal_name(int signal) {
-  for (const SignalName& known : kSignals)
-    if (known.number == signal) return known.name;
-#ifdef SIGRTMIN
-  if (signal >= SIGRTMIN && signal <= SIGRTMAX) return "RT" + std::to_string(signal - SIGRTMIN);
-#endif
-  return std::to_string(signal);
-}
-
-std::optional<int> signal_number(const std::string& name) {
-  std::string_view bare = name;
-  if (bare.starts_with("SIG")) bare.remove_prefix(3);
-  for (const SignalName& known : kSignals)
-    if (bare == known.name) return known.number;
-  return std::nullopt;
-}
 
 struct Process::State {
   pid_t pid = -1;
@@ -219,12 +148,7 @@ struct Process::State {
     return reaped;
   }
 
-  bool has_ended() const {
-    if (reaped) return true;
-    siginfo_t info = {};
-    int outcome = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT);
-    return outcome != 0 || info.si_pid == pid;
-  }
+  bool has_ended() const { return reaped || child_has_ended(pid); }
 
   static awaitable<void> exited(std::shared_ptr<State> self, executor ex) {
     namespace asio = boost::asio;
@@ -253,7 +177,7 @@ Process::Process(std::shared_ptr<State> state) : state_(std::move(state)) {}
 Process::Process(Process&&) noexcept = default;
 Process& Process::operator=(Process&&) noexcept = default;
 Process::~Process() = default;
-void Process::set_portable(bool portable) { portable_waits = portable; }
+void Process::set_portable(bool portable) { set_portable_waits(portable); }
 
 result<Process> Process::start(const Spawn& spawn) {
   assert(spawn.terminal.empty() || spawn.new_session);
@@ -360,143 +284,6 @@ awaitable<ExitStatus> Process::wait(executor ex) {
   auto state = state_;
   co_await State::exited(state, std::move(ex));
   co_return *state->reap(0);
-}
-
-namespace {
-
-// Our children as the kernel lists them; std::nullopt where it does not.
-std::optional<std::vector<pid_t>> children() {
-#ifdef __linux__
-  std::vector<pid_t> pids;
-  std::error_code error;
-  bool listed = false;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", error)) {
-    std::ifstream file(task.path() / "children");
-    listed = listed || file.good();
-    for (pid_t pid; file >> pid;) pids.push_back(pid);
-  }
-  if (listed) return pids;
-#endif
-  return std::nullopt;
-}
-
-}  // namespace
-
-bool has_orphans() {
-  auto pids = children();
-  if (!pids) return true;
-  std::lock_guard lock(own_children().mutex);
-  return std::any_of(pids->begin(), pids->end(),
-                     [](pid_t pid) { return !own_children().pids.contains(pid); });
-}
-
-int reap_orphans() {
-  auto pids = children();
-  if (!pids) {
-    pids.emplace();
-    for (const ProcessInfo& process : processes())
-      if (process.zombie && process.parent == ::getpid()) pids->push_back(process.pid);
-  }
-  int count = 0;
-  for (pid_t pid : *pids) {
-    std::lock_guard lock(own_children().mutex);
-    if (own_children().pids.contains(pid)) continue;
-    if (::waitpid(pid, nullptr, WNOHANG) == pid) ++count;
-  }
-  return count;
-}
-
-// ---- run ---------------------------------------------------------------------------------------
-
-namespace {
-
-constexpr std::size_t kKeptError = 64 * 1024;
-
-void set_nonblocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
-
-// Reads what is there, at most 2 MiB, which is more than a pipe holds. False at the end.
-bool drain(int fd, std::string& into) {
-  std::array<char, 64 * 1024> buffer;
-  for (int turn = 0; turn < 32; ++turn) {
-    ssize_t count = ::read(fd, buffer.data(), buffer.size());
-    if (count > 0) {
-      into.append(buffer.data(), static_cast<std::size_t>(count));
-      if (static_cast<std::size_t>(count) < buffer.size()) return true;
-    } else if (count < 0 && errno == EINTR) {
-      continue;
-    } else {
-      return count < 0 && errno == EAGAIN;
-    }
-  }
-  return true;
-}
-
-}  // namespace
-
-result<Output> run(Spawn spawn, std::string_view input, std::size_t max_output) {
-  ignore_sigpipe();
-  Pipe in, out, err;
-  auto collect = [](int& fd, Pipe& pipe, bool ours_reads) -> result<void> {
-    auto made = make_pipe();
-    if (!made) return made.error();
-    pipe = std::move(*made);
-    fd = ours_reads ? pipe.write.get() : pipe.read.get();
-    set_nonblocking(ours_reads ? pipe.read.get() : pipe.write.get());
-    return {};
-  };
-  if (spawn.stdin_fd < 0 && !input.empty())
-    if (auto made = collect(spawn.stdin_fd, in, false); !made) return made.error();
-  if (spawn.stdout_fd < 0)
-    if (auto made = collect(spawn.stdout_fd, out, true); !made) return made.error();
-  if (spawn.stderr_fd < 0)
-    if (auto made = collect(spawn.stderr_fd, err, true); !made) return made.error();
-
-  auto process = Process::start(spawn);
-  if (!process) return process.error();
-  in.read.reset();
-  out.write.reset();
-  err.write.reset();
-
-  Output output;
-  Fd pidfd = open_pidfd(process->pid());
-  bool ended = false;
-  while (!ended) {
-    std::array<pollfd, 4> fds = {{{in.write.get(), POLLOUT, 0},
-                                  {out.read.get(), POLLIN, 0},
-                                  {err.read.get(), POLLIN, 0},
-                                  {pidfd.get(), POLLIN, 0}}};
-    // Without a pidfd, closed streams are the sign that it may have ended.
-    bool streams_open = in.write || out.read || err.read;
-    if (!pidfd && !streams_open) break;
-    int ready = ::poll(fds.data(), fds.size(), pidfd ? -1 : 20);
-    if (ready < 0 && errno != EINTR) break;
-    // Looked at before the last reading: what it wrote before it ended is in the pipes then.
-    siginfo_t info = {};
-    ended = ::waitid(P_PID, static_cast<id_t>(process->pid()), &info,
-                     WEXITED | WNOHANG | WNOWAIT) != 0 ||
-            info.si_pid == process->pid();
-    if (in.write && (fds[0].revents || ended)) {
-      ssize_t count = ::write(in.write.get(), input.data(), input.size());
-      if (count > 0) input.remove_prefix(static_cast<std::size_t>(count));
-      // A program that does not read its input to the end is not wrong.
-      if (input.empty() || (count < 0 && errno != EAGAIN && errno != EINTR)) in.write.reset();
-    }
-    if (out.read && (fds[1].revents || ended) && !drain(out.read.get(), output.out))
-      out.read.reset();
-    if (err.read && (fds[2].revents || ended) && !drain(err.read.get(), output.err))
-      err.read.reset();
-    if (output.err.size() > 2 * kKeptError) output.err.erase(0, output.err.size() - kKeptError);
-    if (output.out.size() > max_output) {
-      (void)process->kill(SIGKILL);
-      process->wait_blocking();
-      return Failure(Errc::too_large, "the output of " + spawn.argv[0]);
-    }
-  }
-  output.exit = process->wait_blocking();
-  if (out.read) drain(out.read.get(), output.out);
-  if (err.read) drain(err.read.get(), output.err);
-  if (output.err.size() > kKeptError) output.err.erase(0, output.err.size() - kKeptError);
-  return output;
 }
 
 }  // namespace protocol::os

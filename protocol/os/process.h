@@ -39,8 +39,6 @@ struct ExitStatus {
   bool core_dumped = false;
   bool ok() const { return status == 0 && signal == 0; }
 };
-std::string signal_name(int signal);                        // "KILL"; "RT3" and the like
-std::optional<int> signal_number(const std::string& name);  // of "KILL" or "SIGKILL"
 
 // A started child. Not reaped by the destructor: wait for it, or leave it to reap_orphans
 // (subreaper.h) once this object is gone.
@@ -72,16 +70,5 @@ class Process {
   explicit Process(std::shared_ptr<State> state);
   std::shared_ptr<State> state_;
 };
-
-// Runs a program to its end, blocking: feeds `input`, collects stdout and the end of stderr. For
-// git and other small helpers. What a daemon that it left behind writes later is not waited for. A
-// stdin_fd, stdout_fd or stderr_fd in `spawn` is used as it is, and then not fed or collected.
-// Errors of Process::start; Errc::too_large when stdout exceeds max_output (the program is killed).
-struct Output {
-  ExitStatus exit;
-  std::string out;
-  std::string err;  // last 64 KiB
-};
-result<Output> run(Spawn spawn, std::string_view input = {}, std::size_t max_output = 1 << 30);
 
 }  // namespace protocol::os

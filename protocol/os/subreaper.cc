@@ -1,6 +1,7 @@
 #include "protocol/os/subreaper.h"
 
 #include <dirent.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/prctl.h>
@@ -8,11 +9,17 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <mutex>
+#include <optional>
 #include <set>
 #include <sstream>
 
-#include "protocol/os/process.h"
+#include "protocol/os/own_children.h"
+#ifndef __linux__
+#include "protocol/os/run.h"
+#endif
 
 namespace protocol::os {
 
@@ -38,6 +45,22 @@ bool read_stat(pid_t pid, ProcessInfo& info) {
   return static_cast<bool>(fields);
 }
 #endif
+
+// Our children as the kernel lists them; std::nullopt where it does not.
+std::optional<std::vector<pid_t>> children() {
+#ifdef __linux__
+  std::vector<pid_t> pids;
+  std::error_code error;
+  bool listed = false;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", error)) {
+    std::ifstream file(task.path() / "children");
+    listed = listed || file.good();
+    for (pid_t pid; file >> pid;) pids.push_back(pid);
+  }
+  if (listed) return pids;
+#endif
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -123,6 +146,30 @@ bool is_subreaper() {
 #else
   return false;
 #endif
+}
+
+bool has_orphans() {
+  auto pids = children();
+  if (!pids) return true;
+  std::lock_guard lock(own_children().mutex);
+  return std::any_of(pids->begin(), pids->end(),
+                     [](pid_t pid) { return !own_children().pids.contains(pid); });
+}
+
+int reap_orphans() {
+  auto pids = children();
+  if (!pids) {
+    pids.emplace();
+    for (const ProcessInfo& process : processes())
+      if (process.zombie && process.parent == ::getpid()) pids->push_back(process.pid);
+  }
+  int count = 0;
+  for (pid_t pid : *pids) {
+    std::lock_guard lock(own_children().mutex);
+    if (own_children().pids.contains(pid)) continue;
+    if (::waitpid(pid, nullptr, WNOHANG) == pid) ++count;
+  }
+  return count;
 }
 
 }  // namespace protocol::os

@@ -11,6 +11,8 @@
 #include <sstream>
 
 #include "protocol/os/paths.h"
+#include "protocol/os/run.h"
+#include "protocol/os/signal_names.h"
 
 namespace protocol::sync {
 

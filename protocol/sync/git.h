@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "protocol/os/process.h"
+#include "protocol/os/run.h"
 #include "protocol/wire/result.h"
 
 namespace protocol::sync {

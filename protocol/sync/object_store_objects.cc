@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "protocol/os/paths.h"
+#include "protocol/os/run.h"
 #include "protocol/sync/object_id.h"
 #include "protocol/sync/object_store.h"
 #include "protocol/sync/record.h"

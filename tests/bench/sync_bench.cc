@@ -10,6 +10,7 @@
 #include <string>
 
 #include "protocol/os/process.h"
+#include "protocol/os/run.h"
 #include "protocol/sync/origin.h"
 
 namespace fs = std::filesystem;

@@ -11,6 +11,7 @@
 #include "agent/authorized_keys.h"
 #include "protocol/os/fd.h"
 #include "protocol/os/paths.h"
+#include "protocol/os/run.h"
 
 namespace test {
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "protocol/os/process.h"
+#include "protocol/os/run.h"
 #include "protocol/ssh/key.h"
 #include "tests/support/agent_world.h"
 #include "tests/support/loop.h"

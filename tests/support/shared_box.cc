@@ -9,6 +9,8 @@
 #include <exception>
 #include <stdexcept>
 
+#include "protocol/os/run.h"
+
 namespace test {
 namespace fs = std::filesystem;
 namespace os = protocol::os;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "protocol/os/paths.h"
+#include "protocol/os/run.h"
 #include "protocol/wire/frames.h"
 #include "tests/support/agent_process.h"
 #include "tests/support/catch.h"

@@ -18,6 +18,7 @@
 
 #include "protocol/os/beneath.h"
 #include "protocol/os/process.h"
+#include "protocol/os/run.h"
 #include "protocol/sync/origin.h"
 #include "protocol/sync/path_rules.h"
 #include "protocol/sync/workspace.h"

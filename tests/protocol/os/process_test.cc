@@ -8,6 +8,8 @@
 #include <fstream>
 
 #include "protocol/os/pty.h"
+#include "protocol/os/run.h"
+#include "protocol/os/signal_names.h"
 #include "protocol/os/signals.h"
 #include "protocol/os/subreaper.h"
 #include "protocol/os/wakeup.h"

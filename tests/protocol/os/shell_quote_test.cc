@@ -3,6 +3,7 @@
 #include <random>
 
 #include "protocol/os/process.h"
+#include "protocol/os/run.h"
 #include "protocol/wire/quoting.h"
 #include "tests/support/catch.h"
 
