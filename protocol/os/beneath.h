@@ -8,8 +8,6 @@
 // link or a file where a directory has to be is Errc::refused.
 #pragma once
 
-#include <sys/stat.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -19,29 +17,12 @@
 #include <vector>
 
 #include "protocol/os/fd.h"
+#include "protocol/os/file_info.h"
 #include "protocol/wire/result.h"
 
 namespace protocol::os {
 
 using wire::result;
-
-// What lstat says.
-struct FileInfo {
-  enum class Kind { file, directory, link, other };
-  Kind kind = Kind::other;
-  std::uint32_t mode = 0;  // permission bits, set-id bits included
-  std::uint32_t uid = 0, gid = 0;
-  std::uint64_t device = 0, inode = 0, size = 0;
-  std::int64_t modified_ns = 0, changed_ns = 0;
-
-  // The same file with the same content, as far as the system can tell. The change time is left
-  // out: a rename moves it.
-  bool same_content(const FileInfo& other) const {
-    return kind == other.kind && mode == other.mode && device == other.device &&
-           inode == other.inode && size == other.size && modified_ns == other.modified_ns;
-  }
-};
-FileInfo file_info(const struct stat& status);
 
 // Temporary files are called this and a number, beside the file that they become. Whoever lists a
 // tree leaves them out.
@@ -141,9 +122,5 @@ class Beneath {
   Fd root_;
   mutable bool portable_ = false;
 };
-
-// Copies what is left of `from` to `to`. Never holds more than a small buffer.
-result<void> copy_bytes(int from, int to);
-result<void> write_all(int fd, std::string_view bytes);
 
 }  // namespace protocol::os

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -25,6 +26,28 @@ wire::result<Pipe> make_pipe() {
   for (int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
 #endif
   return Pipe{Fd(ends[0]), Fd(ends[1])};
+}
+
+wire::result<void> write_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return errno_failure(errno, "write");
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return {};
+}
+
+wire::result<void> copy_bytes(int from, int to) {
+  std::array<char, 128 * 1024> buffer;
+  for (;;) {
+    ssize_t count = ::read(from, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return errno_failure(errno, "read");
+    if (count == 0) return {};
+    auto written = write_all(to, std::string_view(buffer.data(), static_cast<std::size_t>(count)));
+    if (!written) return written.error();
+  }
 }
 
 Failure errno_failure(int error, const std::string& what) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "protocol/wire/result.h"
@@ -35,6 +36,10 @@ struct Pipe {
   Fd read, write;
 };
 wire::result<Pipe> make_pipe();  // close-on-exec, both ends blocking
+
+// Copies what is left of `from` to `to`. Never holds more than a small buffer.
+wire::result<void> copy_bytes(int from, int to);
+wire::result<void> write_all(int fd, std::string_view bytes);
 
 // The Failure of an errno value: no_space, denied, not_found, exists, io ..., with `what` and the
 // system's words.
