@@ -1,9 +1,9 @@
 // What a store holds: asked of git, or written by it.
 #include <algorithm>
-#include <charconv>
 
 #include "protocol/os/paths.h"
 #include "protocol/os/run.h"
+#include "protocol/sync/git_output.h"
 #include "protocol/sync/object_id.h"
 #include "protocol/sync/object_store.h"
 #include "protocol/sync/record.h"
@@ -34,22 +34,7 @@ std::string commit_text(const std::string& tree, const std::vector<std::string>&
   return text + message;
 }
 
-std::uint32_t parse_mode(std::string_view text) {
-  std::uint32_t mode = 0;
-  std::from_chars(text.data(), text.data() + text.size(), mode, 8);
-  return mode;
-}
-
 bool is_null(std::string_view oid) { return oid.find_first_not_of('0') == std::string_view::npos; }
-
-// Takes the bytes up to `end` off the front of `text`, and `end` with them.
-std::optional<std::string_view> take(std::string_view& text, char end) {
-  std::size_t at = text.find(end);
-  if (at == std::string_view::npos) return std::nullopt;
-  std::string_view front = text.substr(0, at);
-  text.remove_prefix(at + 1);
-  return front;
-}
 
 Failure garbled(const std::string& command) {
   return Failure(Errc::io, "git " + command + " answered something that was not understood");

@@ -6,35 +6,15 @@
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "protocol/sync/git.h"
-#include "protocol/sync/object_writer.h"
+#include "protocol/sync/repository_facts.h"
 #include "protocol/sync/scan.h"
-#include "protocol/wire/messages.h"
 #include "protocol/wire/result.h"
 
 namespace protocol::sync {
-
-// What it says at one moment.
-struct RepositoryFacts {
-  std::string object_format = "sha1";
-  std::string head;                  // HEAD's commit; empty: unborn
-  std::string head_tree;             // and its tree
-  std::string branch;                // refs/heads/x; empty: detached
-  std::string upstream;              // refs/remotes/origin/x that branch tracks, where it is there
-  std::string remote_head;           // what refs/remotes/origin/HEAD points to
-  std::vector<wire::Ref> refs;       // branch, upstream, default branch
-  std::vector<std::string> shallow;  // the user's own shallow list
-  std::vector<TreeChange> staged;    // the index against head_tree
-  std::vector<wire::LeftOut> left_out;  // unmerged entries, a HEAD that points nowhere, ...
-  std::string excludes;                 // core.excludesFile and info/exclude, joined
-  std::string excludes_file;            // core.excludesFile, or where git would look for it
-  bool trusts_modes = true;             // core.fileMode
-  bool partial = false;                 // a clone that lacks objects on purpose
-};
 
 class UserRepository : public NameSource {
  public:
@@ -69,17 +49,11 @@ class UserRepository : public NameSource {
   bool recall();
   void remember() const;
   std::vector<std::filesystem::path> sources() const;
-  result<void> read();
-  result<void> read_settings();
-  result<void> read_refs();
-  result<void> read_staged();
-  void read_excludes();
 
   Git git_;  // its repository is the user's
   std::filesystem::path work_tree_, memory_, git_dir_, common_dir_;
   RepositoryFacts facts_;
-  std::vector<std::filesystem::path> settings_;  // files that settings came from
-  std::map<std::string, std::string> looks_;     // of every source when it was read
+  std::map<std::string, std::string> looks_;  // of every source when it was read
 };
 
 }  // namespace protocol::sync
