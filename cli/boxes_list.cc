@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
+#include "cli/box_question.h"
 #include "cli/boxes.h"
 #include "cli/boxes_table.h"
+#include "cli/ci_identity.h"
 #include "cli/command_runs.h"
 #include "cli/connection.h"
 #include "cli/context.h"
 #include "cli/local_agent.h"
-#include "cli/session_client.h"
 #include "cli/target.h"
 #include "protocol/os/wakeup.h"
 
@@ -30,23 +31,40 @@ struct Asking {
   os::Wakeup answered;
 };
 
+void fill_in(BoxRow& row, const wire::Box& box) {
+  row.version = box.version;
+  row.status = compare_versions(box.version, SANDBOX_VERSION);
+  row.sandboxes = box.sandboxes;
+  row.slots = box.slots;
+  row.waiting = static_cast<std::int64_t>(box.waiting.size());
+  row.jobs = box.jobs;
+  if (box.user_lock) {
+    row.locked_by = shown_user(box.user_lock->user, box.user_lock->scope);
+    row.since = box.user_lock->since;
+    row.reason = box.user_lock->reason;
+  }
+  for (const auto& holder : box.holders) {
+    row.users.push_back({shown_user(holder.user, holder.scope), holder.verb, holder.command});
+  }
+}
+
 os::awaitable<void> ask(Context& context, Connection& connection, BoxRow& row) {
-  auto session = co_await connection.open_session(context.trace);
-  SessionClient client(context.executor, context.pool, std::move(session), context.output);
-  wire::Message answer = co_await client.ask(wire::InfoRequest{});
-  const auto* info = std::get_if<wire::Info>(&answer);
-  wire::ListRequest request;
+  wire::BoxRequest request;
   request.user = user_name(context.environment);
-  wire::Message list = co_await client.ask(request);
-  const auto* sandboxes = std::get_if<wire::Sandboxes>(&list);
-  client.session().close();
-  if (info == nullptr || sandboxes == nullptr) {
-    row.why = "it does not say how it is";
+  request.scope = ci_scope(context.environment);
+  wire::Message answer = co_await ask_box(context, connection, request);
+  if (const auto* box = std::get_if<wire::Box>(&answer)) {
+    fill_in(row, *box);
     co_return;
+  }
+  // One that is too old to say more says its version.
+  wire::Message older = co_await ask_box(context, connection, wire::InfoRequest{});
+  const auto* info = std::get_if<wire::Info>(&older);
+  if (info == nullptr) {
+    throw no_answer(row.name, answer);
   }
   row.version = info->version;
   row.status = compare_versions(info->version, SANDBOX_VERSION);
-  row.sandboxes = static_cast<std::int64_t>(sandboxes->sandboxes.size());
 }
 
 os::awaitable<void> ask_one(Context& context, Box box, std::shared_ptr<Asking> asking,

@@ -198,11 +198,13 @@ json::object box_json(const BoxRow& row) {
   out["Version"] = json_text(row.version);
   out["Status"] = text(row.status);
   out["Error"] = json_text(row.why);
-  if (row.sandboxes) {
-    out["Sandboxes"] = *row.sandboxes;
-  } else {
-    out["Sandboxes"] = nullptr;
-  }
+  auto number = [](const std::optional<std::int64_t>& known) {
+    return known ? json::value(*known) : json::value(nullptr);
+  };
+  out["Sandboxes"] = number(row.sandboxes);
+  out["Slots"] = number(row.slots);
+  out["Waiting"] = number(row.waiting);
+  out["Jobs"] = number(row.jobs);
   out["LockedBy"] = json_text(row.locked_by);
   out["LockedSince"] = json_text(row.since);
   out["LockReason"] = json_text(row.reason);

@@ -33,7 +33,10 @@ struct BoxRow {
   std::string locked_by;                  // who has reserved it; empty: nobody
   std::string since;                      // RFC 3339
   std::string reason;
-  std::vector<BoxUser> users;  // who runs a command there
+  std::vector<BoxUser> users;           // who runs a command there
+  std::optional<std::int64_t> slots;    // 0: no limit; not known of an old agent
+  std::optional<std::int64_t> waiting;  // for the lock
+  std::optional<std::int64_t> jobs;     // detached ones that run
 };
 
 // Puts an ANSI colour ("33") around text, or does not.

@@ -1,29 +1,24 @@
-// Who a job of a CI service is: the name under which it holds locks, and how people read it. Pure.
+// Which job of a CI service we are: the scope under which it holds locks, beside the user that the
+// key names, and how people read it. Pure.
 //
-// Two processes of one job are the same holder, two jobs never are, even under one key: the part
-// that names the process is left out when holders are compared.
+// Nothing in it differs between the processes of one job, and no two jobs have the same.
 #pragma once
 
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 
 namespace cli {
 
-// "ci:github:REPO#RUN-ATTEMPT/JOB@RUNNER:PID" and the like, from what the service says in the
-// environment. std::nullopt unless CI is exactly "true".
-std::optional<std::string> ci_holder(const std::map<std::string, std::string>& variables,
-                                     const std::string& host, int pid);
+// "ci:github:REPO#RUN-ATTEMPT/JOB@RUNNER" and the like, from what the service says in the
+// environment; empty unless CI is exactly "true".
+std::string ci_scope(const std::map<std::string, std::string>& variables, const std::string& host);
 
-// Without the `:PID` at the end or before an `@`.
-std::string holder_scope(std::string_view holder);
+// "github REPO run RUN job JOB on RUNNER". What is no scope of a kind known here as it is.
+std::string readable_scope(std::string_view scope);
 
-// "github REPO run RUN job JOB on RUNNER"; another service's "ORIGIN:ID:EMAIL" is its EMAIL. Every
-// other name as it is.
-std::string readable_holder(std::string_view holder);
-
-// A user or holder in a sentence: readable, printable, "somebody" when it is empty.
-std::string shown_user(std::string_view user);
+// A user in a sentence: "alice", "alice for github REPO run ..."; printable, "somebody" when it is
+// empty.
+std::string shown_user(std::string_view user, std::string_view scope);
 
 }  // namespace cli

@@ -22,6 +22,8 @@ protocol::os::awaitable<int> run_boxes_edit(Context& context);
 protocol::os::awaitable<int> run_boxes_delete(Context& context);
 protocol::os::awaitable<int> run_boxes_export(Context& context);
 protocol::os::awaitable<int> run_boxes_import(Context& context);
+protocol::os::awaitable<int> run_boxes_lock(Context& context);
+protocol::os::awaitable<int> run_boxes_unlock(Context& context);
 protocol::os::awaitable<int> run_key(Context& context);
 protocol::os::awaitable<int> run_ssh_config(Context& context);
 protocol::os::awaitable<int> run_version(Context& context);

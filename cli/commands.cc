@@ -102,6 +102,23 @@ Command boxes_row() {
        1,
        false,
        run_boxes_import},
+      {"boxes lock",
+       "Reserve a box: nobody else's commands run there",
+       "boxes lock --box NAME [--reason TEXT]",
+       "Lasts until it is unlocked, whatever happens to this machine or the box's agent. What runs "
+       "there goes on;\nyour own commands run as before.",
+       {{"reason", "TEXT", "what for: others are shown it"}},
+       0,
+       false,
+       run_boxes_lock},
+      {"boxes unlock",
+       "End the reservation of a box",
+       "boxes unlock --box NAME [--force]",
+       "",
+       {{"force", nullptr, "though it is somebody else's: they are told"}},
+       0,
+       false,
+       run_boxes_unlock},
   };
   return row;
 }

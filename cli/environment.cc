@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "cli/ci_identity.h"
 #include "cli/error.h"
 #include "protocol/os/paths.h"
 
@@ -97,6 +98,10 @@ std::string user_name(const Environment& environment) {
     }
   }
   return protocol::os::user_name();
+}
+
+std::string ci_scope(const Environment& environment) {
+  return ci_scope(environment.variables, protocol::os::host_name());
 }
 
 std::string machine_id() {

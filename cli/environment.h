@@ -50,6 +50,9 @@ Paths find_paths(const Environment& environment);
 // The user's name on this machine: SANDBOX_USER, else USER, LOGNAME or the password database's.
 std::string user_name(const Environment& environment);
 
+// Which CI job this process belongs to; empty: none (ci_identity.h).
+std::string ci_scope(const Environment& environment);
+
 // This machine's id: /etc/machine-id, else its host name.
 std::string machine_id();
 

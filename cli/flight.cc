@@ -121,6 +121,12 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
       output_.warn("the lock was taken although held by " + describe_holder(holder, {}));
     }
     flight.again = granted->queued;
+    outcome.not_synced = granted->shared;
+    if (granted->shared && flight.cycle.exec) {
+      output_.warn(
+          "another command runs in this sandbox, so your work tree was not sent: this one sees the "
+          "files as they are there");
+    }
   } else if (const auto* refused = std::get_if<wire::Refused>(&message)) {
     flight.waiting.reset();
     outcome.refused = *refused;
@@ -274,7 +280,7 @@ os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, C
     std::rethrow_exception(escaped);
   }
   CycleOutcome& outcome = flight.outcome;
-  if (outcome.snapshot.empty() && !outcome.refused && !outcome.failed) {
+  if (outcome.snapshot.empty() && !outcome.not_synced && !outcome.refused && !outcome.failed) {
     throw out_of_step(session_->peer(), "the lock was given back before the work tree was there");
   }
   if (!outcome.refused) {

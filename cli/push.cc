@@ -27,6 +27,12 @@ os::awaitable<int> run_push(Context& context) {
   if (outcome.refused) {
     throw refused_error(*outcome.refused, existing.entry.key.box);
   }
+  if (outcome.not_synced) {
+    throw UserError("lock",
+                    "another command runs in the sandbox " + existing.entry.id +
+                        ", and nothing is sent under its feet",
+                    "Push again when it has ended; --wait waits for that.", kBusy);
+  }
   Output& output = context.output;
   for (const auto& line : describe_outcome(outcome)) {
     if (line.warning) {

@@ -79,6 +79,9 @@ void add_outcome(json::object& answer, const CycleOutcome& outcome) {
   answer["Commits"] = texts(outcome.merged.commits);
   answer["Snapshot"] = outcome.snapshot;
   answer["Complete"] = outcome.all_brought_back();
+  if (outcome.not_synced) {
+    answer["NotSynced"] = true;
+  }
   if (!outcome.output_lost.empty()) {
     answer["OutputLost"] = json_text(outcome.output_lost);
   }

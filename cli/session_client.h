@@ -38,6 +38,9 @@ struct CycleOutcome {
   std::string not_merged;   // why a result could not be brought back; empty: it could
   std::string output_lost;  // why the command's output could not all be written here; empty: it was
 
+  bool not_synced = false;  // forced into a sandbox where another command runs: it ran on what was
+                            // there
+
   bool all_brought_back() const { return not_merged.empty() && merged.complete(); }
 };
 

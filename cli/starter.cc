@@ -46,6 +46,7 @@ os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Con
   bind.sandbox = entry.id;
   bind.origin = origin_id;
   bind.user = user_name(context.environment);
+  bind.scope = ci_scope(context.environment);
   auto session = co_await connection.open_session(context.trace);
   auto client = std::make_unique<SessionClient>(context.executor, context.pool, std::move(session),
                                                 context.output);
@@ -131,6 +132,8 @@ os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& conn
     wire::Message answer = co_await client->ask(end);
     if (const auto* no = std::get_if<wire::Failed>(&answer)) {
       failed = *no;
+    } else if (const auto* busy = std::get_if<wire::Refused>(&answer)) {
+      throw refused_error(*busy, entry.key.box);
     }
   }
   if (failed) {
@@ -237,6 +240,7 @@ os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
   create.sandbox = entry.id;
   create.origin = origin_->id();
   create.user = user_name(context_.environment);
+  create.scope = ci_scope(context_.environment);
   create.project = entry.key.project;
   create.branch = entry.key.branch;
   create.config = entry.key.config;

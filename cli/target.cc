@@ -233,7 +233,7 @@ std::string in_progress(const std::vector<wire::Holder>& holders) {
   for (std::size_t i = 0; i < holders.size() && i < kMostHolders; ++i) {
     const wire::Holder& holder = holders[i];
     text += (i == 0 ? "'" : ", '") + wire::printable(holder.verb, 32) + "' in progress by " +
-            shown_user(holder.user);
+            shown_user(holder.user, holder.scope);
   }
   if (holders.size() > kMostHolders) {
     text += " and " + std::to_string(holders.size() - kMostHolders) + " more";
@@ -256,8 +256,9 @@ UserError refused_error(const wire::Refused& refused, const std::string& box) {
   std::string where = "box '" + wire::printable(box, 200) + "'";
   std::string held = in_progress(refused.holders);
   if (refused.why == "locked") {
-    std::string who =
-        refused.holders.empty() ? "another user" : shown_user(refused.holders[0].user);
+    std::string who = refused.holders.empty()
+                          ? "another user"
+                          : shown_user(refused.holders[0].user, refused.holders[0].scope);
     return UserError(
         "lock",
         where + " is locked by " + who +

@@ -5,6 +5,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <optional>
 
+#include "cli/ci_identity.h"
 #include "cli/duration.h"
 #include "protocol/wire/quoting.h"
 
@@ -88,8 +89,8 @@ void WaitingLine::set(const protocol::wire::Queued& queued) {
 }
 
 std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since) {
-  std::string text = protocol::wire::printable(holder.user.empty() ? "somebody" : holder.user, 64) +
-                     ": " + protocol::wire::printable(holder.verb, 32);
+  std::string text =
+      shown_user(holder.user, holder.scope) + ": " + protocol::wire::printable(holder.verb, 32);
   if (!holder.command.empty()) {
     text += " `" + protocol::wire::printable(holder.command, 120) + "`";
   }

@@ -6,9 +6,9 @@ namespace {
 
 using Variables = std::map<std::string, std::string>;
 
-std::string holder(Variables more, int pid = 42) {
+std::string scope(Variables more) {
   more["CI"] = "true";
-  return cli::ci_holder(more, "host", pid).value_or("none");
+  return cli::ci_scope(more, "host");
 }
 
 const Variables kGithub = {{"GITHUB_ACTIONS", "true"}, {"GITHUB_REPOSITORY", "org/repo"},
@@ -30,66 +30,62 @@ TEST_CASE("nobody is a CI job unless CI is exactly true") {
   for (const char* value : {"", "1", "TRUE", "false"}) {
     Variables variables = kGithub;
     variables["CI"] = value;
-    CHECK_FALSE(cli::ci_holder(variables, "host", 1));
+    CHECK(cli::ci_scope(variables, "host").empty());
   }
-  CHECK_FALSE(cli::ci_holder(kGithub, "host", 1));
+  CHECK(cli::ci_scope(kGithub, "host").empty());
 }
 
-TEST_CASE("each service's job has its own kind of name") {
-  CHECK(holder(kGithub) == "ci:github:org/repo#100-2/build@runner 7:42");
-  CHECK(holder(kGitlab) == "ci:gitlab:group/project#5/test 1/3:42@host");
-  CHECK(holder(kDrone) == "ci:drone:org/repo#9:42@host");
-  CHECK(holder(kBitbucket) == "ci:bitbucket:team/repo#11:42@host");
-  CHECK(holder(kJenkins) == "ci:jenkins:jenkins-job-3:42@host");
-  CHECK(holder({}) == "ci:generic:host:42");
+TEST_CASE("each service's job has its own kind of scope") {
+  CHECK(scope(kGithub) == "ci:github:org/repo#100-2/build@runner 7");
+  CHECK(scope(kGitlab) == "ci:gitlab:group/project#5/test 1/3@host");
+  CHECK(scope(kDrone) == "ci:drone:org/repo#9@host");
+  CHECK(scope(kBitbucket) == "ci:bitbucket:team/repo#11@host");
+  CHECK(scope(kJenkins) == "ci:jenkins:jenkins-job-3@host");
+  CHECK(scope({}) == "ci:generic:host");
   Variables both = kGithub;
   both.insert(kDrone.begin(), kDrone.end());
-  CHECK(holder(both).rfind("ci:drone:", 0) == 0);
+  CHECK(scope(both).rfind("ci:drone:", 0) == 0);
 }
 
-TEST_CASE("people read a job's name in words") {
-  CHECK(cli::readable_holder(holder(kGithub)) == "github org/repo run 100 job build on runner 7");
-  CHECK(cli::readable_holder(holder(kGitlab)) == "gitlab group/project pipeline 5 job test 1/3");
-  CHECK(cli::readable_holder(holder(kDrone)) == "drone org/repo build 9");
-  CHECK(cli::readable_holder(holder(kBitbucket)) == "bitbucket team/repo build 11");
-  CHECK(cli::readable_holder(holder(kJenkins)) == "jenkins jenkins-job-3");
-  CHECK(cli::readable_holder(holder({})) == "ci on host");
-  CHECK(cli::readable_holder("portal:17:ann@example.org") == "ann@example.org");
+TEST_CASE("people read a job's scope in words") {
+  CHECK(cli::readable_scope(scope(kGithub)) == "github org/repo run 100 job build on runner 7");
+  CHECK(cli::readable_scope(scope(kGitlab)) == "gitlab group/project pipeline 5 job test 1/3");
+  CHECK(cli::readable_scope(scope(kDrone)) == "drone org/repo build 9");
+  CHECK(cli::readable_scope(scope(kBitbucket)) == "bitbucket team/repo build 11");
+  CHECK(cli::readable_scope(scope(kJenkins)) == "jenkins jenkins-job-3");
+  CHECK(cli::readable_scope(scope({})) == "ci on host");
 }
 
-TEST_CASE("what is no job's name is shown as it is") {
-  for (const char* name :
-       {"", "alice", "a:b", "ci:", "ci:github", "ci:github:x", "ci:github:r#1/j@h",
-        "ci:unknown:x:1", "ci:drone:r:1@h", "x:y:z", "ci:jenkins:1"}) {
-    INFO(name);
-    CHECK(cli::readable_holder(name) == name);
+TEST_CASE("what is no job's scope is shown as it is") {
+  for (const char* text :
+       {"", "alice", "a:b", "ci:", "ci:github", "ci:github:", "ci:github:x", "ci:github:r#1/j@h",
+        "ci:unknown:x", "ci:drone:r@h", "ci:jenkins:1", "ci:gitlab:p#1@h", "ci:generic:"}) {
+    INFO(text);
+    CHECK(cli::readable_scope(text) == text);
   }
-  CHECK(cli::shown_user("") == "somebody");
-  CHECK(cli::shown_user("a\x1b[2J").find('\x1b') == std::string::npos);
 }
 
-TEST_CASE("processes of one job are one holder, jobs are not") {
-  for (const Variables& service : {kGithub, kGitlab, kDrone, kBitbucket, kJenkins, Variables{}}) {
-    INFO(holder(service));
-    CHECK(holder(service, 1) != holder(service, 2));
-    CHECK(cli::holder_scope(holder(service, 1)) == cli::holder_scope(holder(service, 2)));
-  }
+TEST_CASE("a user in a sentence is a name, and the job that it is for") {
+  CHECK(cli::shown_user("alice", "") == "alice");
+  CHECK(cli::shown_user("bot", scope(kDrone)) == "bot for drone org/repo build 9");
+  CHECK(cli::shown_user("", "") == "somebody");
+  CHECK(cli::shown_user("a\x1b[2J", "b\n").find_first_of("\x1b\n") == std::string::npos);
+}
+
+TEST_CASE("two jobs are never the same") {
   for (const char* part :
-       {"GITHUB_REPOSITORY", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB"}) {
+       {"GITHUB_REPOSITORY", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB", "RUNNER_NAME"}) {
     Variables other = kGithub;
     other[part] += "7";
     INFO(part);
-    CHECK(cli::holder_scope(holder(kGithub)) != cli::holder_scope(holder(other)));
+    CHECK(scope(kGithub) != scope(other));
   }
-  CHECK(cli::holder_scope("ci:jenkins:42:7@host") == "ci:jenkins:42@host");
-  CHECK(cli::holder_scope("alice") == "alice");
-  CHECK(cli::holder_scope("portal:17:ann@example.org") == "portal:17:ann@example.org");
 }
 
-TEST_CASE("a name that is too long for the wire keeps its end") {
+TEST_CASE("a scope that is too long for the wire keeps what tells jobs apart") {
   Variables variables = kGithub;
   variables["GITHUB_REPOSITORY"] = std::string(500, 'r');
-  std::string name = holder(variables);
-  CHECK(name.size() == 255);
-  CHECK(name.substr(name.size() - 3) == ":42");
+  CHECK(scope(variables).size() == 255);
+  CHECK(scope(variables).find("#100-2/build@runner 7") != std::string::npos);
+  CHECK(scope(variables).rfind("ci:github:r", 0) == 0);
 }

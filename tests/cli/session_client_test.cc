@@ -289,6 +289,28 @@ TEST_CASE("a stale origin merges the newer result before it snapshots again") {
   CHECK(outcome.snapshot == "snapshot2");
 }
 
+TEST_CASE("a command forced in beside another runs on what is there, and says so") {
+  World world;
+  auto outcome = world.run([](Agent& agent) -> os::awaitable<void> {
+    co_await agent.expect<wire::LockReleased>();
+    wire::Granted granted;
+    granted.fence = "1.2";
+    granted.bypassed = {{"ann", "exec", "make", 3, "", "", ""}};
+    granted.shared = true;
+    agent.say(granted);
+    agent.say(wire::Skipped{std::string(wire::message_name(wire::SyncStart{}))});
+    co_await agent.run_command("out", "", 0);
+    agent.say(wire::Unchanged{});
+    agent.say(wire::Released{});
+  });
+  CHECK(outcome.not_synced);
+  CHECK(outcome.exited->status == 0);
+  CHECK(outcome.snapshot.empty());
+  CHECK(outcome.all_brought_back());
+  CHECK(world.origin->bases.empty());
+  CHECK(world.streams.out == "out");
+}
+
 TEST_CASE("a missing base is answered with a pack on what the box has") {
   World world;
   world.origin->bases = "lost";

@@ -68,15 +68,16 @@ TEST_CASE("a busy box names its command and holder, and how to override") {
   wire::Refused refused;
   refused.why = "busy";
   refused.box = "what-the-agent-calls-it";
-  refused.holders = {{"bob", "exec", "make", 61}};
+  refused.holders = {{"bob", "exec", "make", 61, "", "", ""}};
   auto busy = cli::refused_error(refused, "rig");
   CHECK(busy.status == 75);
   CHECK(std::string(busy.what()) ==
         "box 'rig' is busy, 'exec' in progress by bob, use --force-command to override");
   CHECK(busy.next == "It runs `make`, for 1m 01s. --wait waits in line. Nothing was sent or run.");
-  refused.holders = {{"bob", "exec", "make", 61}, {"ci:generic:h:7", "push", "", 1}};
+  refused.holders = {{"bob", "exec", "make", 61, "", "", ""},
+                     {"bot", "push", "", 1, "ci:generic:h", "", ""}};
   CHECK(std::string(cli::refused_error(refused, "rig").what())
-            .find("'exec' in progress by bob, 'push' in progress by ci on h,") !=
+            .find("'exec' in progress by bob, 'push' in progress by bot for ci on h,") !=
         std::string::npos);
   refused.holders.resize(5);
   CHECK(std::string(cli::refused_error(refused, "rig").what()).find(" and 2 more,") !=
@@ -89,7 +90,7 @@ TEST_CASE("a busy box names its command and holder, and how to override") {
 TEST_CASE("a locked box names who has reserved it, since when and why") {
   wire::Refused refused;
   refused.why = "locked";
-  refused.holders = {{"alice", "lock", "", 5}};
+  refused.holders = {{"alice", "lock", "", 5, "", "", ""}};
   refused.since = "2026-01-31T00:00:00Z";
   refused.reason = "measuring\x1b[2J";
   auto locked = cli::refused_error(refused, "rig");
@@ -104,7 +105,7 @@ TEST_CASE("a locked box names who has reserved it, since when and why") {
 TEST_CASE("a wait that is over and a full line say so, with the status of their kind") {
   wire::Refused refused;
   refused.why = "expired";
-  refused.holders = {{"bob", "exec", "make", 61}};
+  refused.holders = {{"bob", "exec", "make", 61, "", "", ""}};
   auto expired = cli::refused_error(refused, "rig");
   CHECK(expired.status == 124);
   CHECK(std::string(expired.what()) ==
