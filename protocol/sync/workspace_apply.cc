@@ -27,11 +27,12 @@ result<Scan> scan_workspace(const ApplyContext& context, const std::string& tree
                             const wire::SyncStart& sync, ObjectWriter& writer) {
   StoreNames names(context.store, context.workspace, tree, sync.excludes);
   auto scan = context.cache.scan(names, sync.includes, writer);
-  if (!scan) return scan.error();
-  if (writer.used()) {
+  if (scan && writer.used()) {
     auto finished = writer.finish();
-    if (!finished) return finished.error();
+    if (!finished) scan = finished.error();
   }
+  // What it handed to the writer and took for stored is not there.
+  if (!scan && writer.failed()) context.cache.forget();
   return scan;
 }
 

@@ -1,6 +1,8 @@
 // Every file operation of an apply and of a merge fails once, by an error and by a kill: nothing is
 // lost, and doing it again comes to the same end.
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <cerrno>
@@ -22,6 +24,19 @@ struct Fault {
   }
   ~Fault() { os::Beneath::set_fault(nullptr); }
   int count_ = 0;
+};
+
+// Nothing that we or our children write grows beyond so many bytes.
+struct SmallFiles {
+  explicit SmallFiles(rlim_t bytes) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    rlimit small = before;
+    small.rlim_cur = bytes;
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  }
+  ~SmallFiles() { ::setrlimit(RLIMIT_FSIZE, &before); }
+  rlimit before;
 };
 
 void edit_laptop(const fs::path& root) {
@@ -123,6 +138,26 @@ TEST_CASE("a full disk during an apply is an error that loses nothing") {
     CHECK(temporary_files(ends.box()).empty());
     REQUIRE(at < 500);
   }
+}
+
+TEST_CASE("a result that the box could not store is taken whole once it can") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_tree(ends.laptop());
+  ends.push();
+  std::string made;
+  for (std::uint32_t seed = 1; made.size() < 6000; seed = seed * 1664525 + 1013904223)
+    made += static_cast<char>(seed >> 24);
+  write_file(ends.box() / "made", made);
+  {
+    SmallFiles limit(4096);  // as on a full disk, git finds out when it writes what it gathered
+    for (int round = 0; round < 2; ++round) {
+      auto taken = ends.workspace().take_result(ends.origin().id());
+      CHECK_FALSE(taken);
+    }
+  }
+  REQUIRE(ends.pull());
+  CHECK((read_file(ends.laptop() / "made") == made));
 }
 
 // Killed, out of space, denied: apart, so that ctest runs them beside each other.
