@@ -32,10 +32,9 @@ std::vector<std::string> haves_of(const Prepared& prepared) {
 
 // What one run() has in the air.
 struct SessionClient::Flight {
-  Flight(const os::executor& executor, Output& output)
-      : copies(executor, [this, &output](const std::string& why) {
-          outcome.output_lost += (outcome.output_lost.empty() ? "" : "; ") + why;
-          output.warn(why + "; the command goes on, and what else it prints there is lost");
+  Flight(const os::executor& executor, SessionClient& client)
+      : copies(executor, [this, &client](wire::FrameKind stream, const wire::Failure& why) {
+          client.unwritable(*this, stream, why);
         }) {}
   Flight(const Flight&) = delete;
   Flight& operator=(const Flight&) = delete;
@@ -104,6 +103,20 @@ void SessionClient::start_streams(Flight& flight) {
   flight.cycle.streams->begin();
   flight.copies.begin(session_, flight.request, *flight.cycle.streams,
                       flight.cycle.exec->interactive_input);
+}
+
+// A stream whose reader has gone is closed at the command's end as well: it gets SIGPIPE when it
+// writes there, as it would here. Where something else is wrong (a full disk), the command goes on:
+// what it does may be worth more than what it prints.
+void SessionClient::unwritable(Flight& flight, wire::FrameKind stream, const wire::Failure& why) {
+  if (why.code != wire::Errc::gone) {
+    std::string& lost = flight.outcome.output_lost;
+    lost += (lost.empty() ? "" : "; ") + why.what;
+    output_.warn(why.what + "; the command goes on, and what else it prints there is lost");
+  } else if (job_request_ != 0) {
+    session_->send(job_request_,
+                   wire::Signal{"PIPE", stream == wire::FrameKind::error ? "error" : "output"});
+  }
 }
 
 os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& message) {
@@ -233,7 +246,7 @@ os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, C
     throw UserError("arguments", "the command and its variables are too large: more than 1 MiB",
                     "Put long input into a file or on stdin.", kMisuse);
   }
-  Flight flight(executor_, output_);
+  Flight flight(executor_, *this);
   flight.origin = std::move(origin);
   flight.cycle = std::move(cycle);
   if (flight.cycle.prepared) {

@@ -105,6 +105,8 @@ class SessionClient {
   protocol::os::awaitable<void> send_again(Flight& flight);
   void begin_steps(Flight& flight, std::vector<std::string> haves);
   void start_streams(Flight& flight);
+  void unwritable(Flight& flight, protocol::wire::FrameKind stream,
+                  const protocol::wire::Failure& why);
   protocol::os::awaitable<Prepared> prepare_again(std::shared_ptr<protocol::sync::Origin> origin);
 
   void on_session_message(const protocol::wire::Message& message);

@@ -7,11 +7,11 @@ namespace os = protocol::os;
 namespace wire = protocol::wire;
 
 struct StreamCopies::State {
-  State(const os::executor& ex, Lost tell) : executor(ex), lost(std::move(tell)), ended(ex) {}
+  State(const os::executor& ex, Unwritable tell)
+      : executor(ex), unwritable(std::move(tell)), ended(ex) {}
   os::executor executor;
-  Lost lost;
+  Unwritable unwritable;
   int copying = 0;
-  bool broken_pipe_told = false;
   os::Wakeup ended;
 
   static os::awaitable<void> copy_out(std::shared_ptr<State> self, std::shared_ptr<Session> session,
@@ -28,10 +28,8 @@ struct StreamCopies::State {
       if (writable) {
         auto written = co_await streams->write(kind, std::move(*bytes));
         writable = written.has_value();
-        if (!writable && written.error().code != wire::Errc::gone) {
-          self->lost(written.error().what);
-        } else if (!writable && !std::exchange(self->broken_pipe_told, true)) {
-          session->send(request, wire::Signal{"PIPE"});  // what would have happened to it here
+        if (!writable) {
+          self->unwritable(kind, written.error());
         }
       }
       session->frames().consumed(kind, request, size);
@@ -58,8 +56,8 @@ struct StreamCopies::State {
   }
 };
 
-StreamCopies::StreamCopies(const os::executor& executor, Lost lost)
-    : state_(std::make_shared<State>(executor, std::move(lost))) {}
+StreamCopies::StreamCopies(const os::executor& executor, Unwritable unwritable)
+    : state_(std::make_shared<State>(executor, std::move(unwritable))) {}
 
 void StreamCopies::begin(const std::shared_ptr<Session>& session, std::uint32_t request,
                          CommandStreams& streams, bool with_input) {

@@ -1,5 +1,6 @@
 #include "agent/supervisor/connection.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -165,7 +166,9 @@ void Connection::on_signal(std::uint32_t number, const wire::Signal& signal) {
   }
   Request* of = request(number);
   if (!of) return;
-  if (of->job)
+  if (of->job && *value == SIGPIPE && !signal.stream.empty())
+    of->job->close_stream(signal.stream == "error" ? FrameKind::error : FrameKind::output);
+  else if (of->job)
     of->job->signal(*value);
   else if (!of->failed && of->signals.size() < kMaxPendingSignals)
     of->signals.push_back(*value);  // it overtook its job

@@ -338,6 +338,12 @@ void Job::signal(int number) {
   state_->signal_group(number);
 }
 
+void Job::close_stream(FrameKind stream) {
+  if (state_->terminal) return signal(SIGPIPE);
+  const auto& pipe = stream == FrameKind::error ? state_->error : state_->output;
+  if (pipe) pipe->close();
+}
+
 void Job::resize(os::WindowSize size) {
   if (state_->terminal && state_->output && !state_->finished)
     os::set_window(state_->output->read_fd(), size);

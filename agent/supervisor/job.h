@@ -56,6 +56,10 @@ class Job : public std::enable_shared_from_this<Job> {
   // To the process group; on a terminal to the one in the foreground. While the job is being ended
   // INT and TERM mean: go on to the next step of that.
   void signal(int number);
+  // Nobody reads its output (or its errors) any more: our end of that pipe is closed, so that
+  // whoever writes there gets SIGPIPE, and nobody else. On a terminal, SIGPIPE as signal() sends
+  // it.
+  void close_stream(protocol::wire::FrameKind stream);
   void resize(protocol::os::WindowSize size);
   // INT, five seconds, TERM, two seconds, KILL to the whole process session. Idempotent; returns at
   // once (see wait_finished).

@@ -213,7 +213,8 @@ struct Exec {
 };
 // To the job of this request.
 struct Signal {
-  std::string name;  // INT, TERM, HUP, QUIT, USR1 ...: without SIG
+  std::string name;    // INT, TERM, HUP, QUIT, USR1 ...: without SIG
+  std::string stream;  // with PIPE: "output" or "error", which nobody reads any more
 };
 struct Window {
   std::uint16_t rows = 24;

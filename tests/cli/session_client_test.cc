@@ -466,6 +466,7 @@ TEST_CASE("when nobody reads our stdout the command gets SIGPIPE") {
     co_await agent.output(FrameKind::output, "y\n");
     auto signal = co_await agent.expect<wire::Signal>();
     CHECK(signal.name == "PIPE");
+    CHECK(signal.stream == "output");
     co_await agent.output(FrameKind::error, "");
     wire::Exited exited;
     exited.signal = "PIPE";

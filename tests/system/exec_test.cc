@@ -120,6 +120,14 @@ TEST_CASE("closed stdout ends a command as a broken pipe would") {
   auto piped = machine.run_program(
       {"bash", "-c", SANDBOX_BIN_DIR "/sandbox exec -- yes | head -1; echo ${PIPESTATUS[0]}"});
   CHECK(piped.out == "y\n141\n");
+  CHECK(piped.err.empty());
+  // Whoever writes there, and nobody else.
+  auto after = machine.run_program(
+      {"bash", "-c",
+       SANDBOX_BIN_DIR "/sandbox exec -- sh -c 'trap \"\" PIPE; while echo x; do :; done; touch "
+                       "after; exit 7' 2> /dev/null | head -1; echo ${PIPESTATUS[0]}"});
+  CHECK(after.out == "x\n7\n");
+  CHECK(fs::exists(machine.project() / "after"));
   auto closed = machine.run_program(
       {"sh", "-c", SANDBOX_BIN_DIR "/sandbox exec -- sh -c 'echo x; touch ran' >&-"});
   CHECK(closed.status == 0);

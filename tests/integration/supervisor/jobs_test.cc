@@ -200,6 +200,35 @@ TEST_CASE("a signal reaches the command and its children, also one that overtook
   }
 }
 
+TEST_CASE("a stream that nobody reads any more ends those who write there, and nobody else") {
+  Supervised s;
+  auto client = s.connect();
+  SECTION("SIGPIPE") {
+    client->exec(1, "yes; echo \"yes: $?\" >&2; exit 4");
+    client->wait_output(1, "y");
+    client->send(1, wire::Signal{"PIPE", "output"});
+    CHECK(client->expect<wire::Exited>().status == 4);
+    CHECK(client->error(1) == "yes: 141\n");
+  }
+  SECTION("EPIPE, and the other stream") {
+    client->exec(1,
+                 "trap '' PIPE; echo ready; while /bin/echo x >&2; do :; done; echo done; exit 5");
+    client->wait_output(1, "ready");
+    client->send(1, wire::Signal{"PIPE", "error"});
+    CHECK(client->expect<wire::Exited>().status == 5);
+    CHECK(client->output(1) == "ready\ndone\n");
+  }
+  SECTION("a terminal has one stream") {
+    wire::Exec exec;
+    exec.script = "exec yes";
+    exec.terminal = wire::Terminal{};
+    client->send(1, exec);
+    client->wait_output(1, "y");
+    client->send(1, wire::Signal{"PIPE", "output"});
+    CHECK(client->expect<wire::Exited>().signal == "PIPE");
+  }
+}
+
 TEST_CASE(
     "what a command leaves in its session is ended and named, and its streams not waited for") {
   Supervised s;
