@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,11 @@ int write_all(int fd, std::string_view text) {
   while (!text.empty()) {
     ssize_t written = ::write(fd, text.data(), text.size());
     if (written < 0 && errno == EINTR) {
+      continue;
+    }
+    if (written < 0 && errno == EAGAIN) {  // whoever gave us the descriptor does not like to wait
+      pollfd writable = {fd, POLLOUT, 0};
+      ::poll(&writable, 1, -1);
       continue;
     }
     if (written < 0) {
@@ -124,6 +130,9 @@ void Output::to_stderr(std::string text) {
 void Output::line(std::string_view text) {
   clear_transient();
   int failed = options_.stdout_open ? write_all(options_.out_fd, std::string(text) + "\n") : EBADF;
+  if (failed == EPIPE && !options_.json) {
+    throw UserError("command", {}, {}, kNobodyReads);
+  }
   if (failed != 0) {
     throw UserError("command", std::string("cannot write to stdout: ") + std::strerror(failed));
   }
@@ -164,6 +173,9 @@ void Output::error(const UserError& error) {
     }
     return;
   }
+  if (std::string_view(error.what()).empty()) {
+    return;
+  }
   std::string text = paint("Error:", "31", false) + " " + error.what() + "\n";
   if (!error.next.empty()) {
     text += error.next + "\n";
@@ -173,10 +185,12 @@ void Output::error(const UserError& error) {
 
 void Output::transient(std::string_view text) {
   if (interactive()) {
-    write_all(options_.error_fd, "\r\x1b[K" + fit(text, terminal_columns(options_.error_fd) - 1));
+    write_all(options_.error_fd, "\r\x1b[K" + fit(text, columns()));
     transient_shown_ = true;
   }
 }
+
+std::size_t Output::columns() const { return terminal_columns(options_.error_fd) - 1; }
 
 void Output::clear_transient() {
   if (transient_shown_) {

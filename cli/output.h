@@ -33,7 +33,8 @@ class Output {
   // May a line be changed in place? Never with --json.
   bool interactive() const { return options_.stderr_is_terminal && !options_.json; }
 
-  // A line of the answer, on stdout. Throws UserError when stdout cannot take it.
+  // A line of the answer, on stdout. Throws UserError when stdout cannot take it, one without words
+  // when its reader has gone.
   void line(std::string_view text);
   // The answer of --json: one line on stdout.
   void json_line(const boost::json::value& value);
@@ -52,6 +53,8 @@ class Output {
   // One line that changes in place, on a terminal only; everything else that is written takes it
   // away first.
   void transient(std::string_view text);
+  // So many columns of it are shown.
+  std::size_t columns() const;
   void clear_transient();
 
   // While a terminal is raw, a line feed alone does not return the carriage.

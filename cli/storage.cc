@@ -156,10 +156,21 @@ Entry decode(const json::object& object) {
 }
 
 UserError unusable(const fs::path& file, const Failure& failure) {
-  std::string next = failure.code == Errc::no_space
-                         ? "Free some space on that disk."
-                         : "Make that directory writable, or set SANDBOX_STATE_DIR to one that is.";
-  return UserError("storage", "cannot use the storage " + file.string() + ": " + failure.what,
+  std::string next;
+  switch (failure.code) {
+    case Errc::no_space:
+      next = "Free some space on that disk.";
+      break;
+    case Errc::denied:
+    case Errc::not_found:
+      next = "Make that directory writable, or set SANDBOX_STATE_DIR to one that is.";
+      break;
+    default:
+      next = "Move it away to begin a fresh one, or set SANDBOX_STATE_DIR to another directory.";
+  }
+  bool named = failure.what.rfind(file.string(), 0) == 0;
+  return UserError("storage",
+                   "cannot use the storage " + (named ? "" : file.string() + ": ") + failure.what,
                    next);
 }
 

@@ -64,6 +64,9 @@ Target find_target(Context& context) {
   Target target;
   target.project = find_project(context.environment, arguments.value("dir").value_or(""));
   std::string named = arguments.positional.empty() ? std::string() : arguments.positional.front();
+  if (!arguments.positional.empty() && named.empty()) {
+    throw UserError("arguments", "the name of the configuration file is empty", {}, kMisuse);
+  }
   target.config_named = !named.empty();
   target.config = load_config(named, target.project.directory, target.project.root);
 
@@ -289,15 +292,10 @@ UserError failed_error(const wire::Failed& failed, const std::string& box) {
   wire::Errc code = wire::errc_from_name(failed.code);
   std::string message = wire::printable(failed.message, 1000);
   if (failed.step == "exec") {
-    if (code == wire::Errc::not_found) {
-      return UserError("command", "there is no such command in the sandbox: " + message, {},
-                       kNotFound);
-    }
-    if (code == wire::Errc::denied) {
-      return UserError("command", "the command cannot be executed in the sandbox: " + message, {},
-                       kNotExecutable);
-    }
-    return UserError("command", "the command could not be started: " + message);
+    int status = code == wire::Errc::not_found ? kNotFound
+                 : code == wire::Errc::denied  ? kNotExecutable
+                                               : kFailed;
+    return UserError("command", "the command could not be started: " + message, {}, status);
   }
   if (failed.step == wire::message_name(wire::SyncStart{}) ||
       failed.step == wire::message_name(wire::SyncEnd{})) {

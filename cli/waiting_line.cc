@@ -1,5 +1,6 @@
 #include "cli/waiting_line.h"
 
+#include <algorithm>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -12,6 +13,10 @@
 namespace cli {
 using std::chrono::steady_clock;
 
+namespace {
+constexpr std::size_t kLeastCommand = 6;  // fewer bytes of a command say nothing
+}
+
 struct WaitingLine::State {
   State(protocol::os::executor executor, Output& output_to, std::string what)
       : timer(executor), output(&output_to), text(std::move(what)) {}
@@ -20,8 +25,8 @@ struct WaitingLine::State {
     if (!queued) {
       return text;
     }
-    return describe_queue(
-        *queued, std::chrono::duration_cast<std::chrono::seconds>(steady_clock::now() - told));
+    auto since = std::chrono::duration_cast<std::chrono::seconds>(steady_clock::now() - told);
+    return describe_queue(*queued, since, output->interactive() ? output->columns() : SIZE_MAX);
   }
 
   // A log gets one line, a terminal one that changes.
@@ -88,24 +93,42 @@ void WaitingLine::set(const protocol::wire::Queued& queued) {
   }
 }
 
-std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since) {
+std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since,
+                            std::size_t shown_command) {
   std::string text =
       shown_user(holder.user, holder.scope) + ": " + protocol::wire::printable(holder.verb, 32);
-  if (!holder.command.empty()) {
-    text += " `" + protocol::wire::printable(holder.command, 120) + "`";
+  if (!holder.command.empty() && shown_command != 0) {
+    text += " `" + protocol::wire::printable(holder.command, shown_command) + "`";
   }
   return text + ", for " + show_duration(std::chrono::seconds(holder.held_seconds) + since);
 }
 
-std::string describe_queue(const protocol::wire::Queued& queued, std::chrono::seconds since) {
+namespace {
+
+std::string queue_line(const protocol::wire::Queued& queued, std::chrono::seconds since,
+                       std::size_t shown_command) {
   std::string text = "waiting for the lock: place " + std::to_string(queued.position) + " in line";
   for (std::size_t i = 0; i < queued.holders.size() && i < 3; ++i) {
-    text += (i == 0 ? "; held by " : "; and by ") + describe_holder(queued.holders[i], since);
+    text += (i == 0 ? "; held by " : "; and by ") +
+            describe_holder(queued.holders[i], since, shown_command);
   }
   if (queued.holders.size() > 3) {
     text += "; and " + std::to_string(queued.holders.size() - 3) + " more";
   }
   return text;
+}
+
+}  // namespace
+
+std::string describe_queue(const protocol::wire::Queued& queued, std::chrono::seconds since,
+                           std::size_t columns) {
+  std::size_t shown = kShownCommand;
+  std::string text = queue_line(queued, since, shown);
+  while (shown > kLeastCommand && text.size() > columns) {
+    shown = std::max(kLeastCommand, shown - std::min(shown, text.size() - columns));
+    text = queue_line(queued, since, shown);
+  }
+  return text.size() <= columns ? text : queue_line(queued, since, 0);
 }
 
 }  // namespace cli

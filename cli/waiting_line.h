@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -32,10 +33,16 @@ class WaitingLine {
   std::shared_ptr<State> state_;
 };
 
-// "waiting for the lock: place 2; alice holds it: exec `make test`, for 12s". `since` is added to
-// the holders' times.
-std::string describe_queue(const protocol::wire::Queued& queued, std::chrono::seconds since);
-// "alice: exec `make test`, for 12s"
-std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since);
+// Of a command's text, so many bytes are shown.
+inline constexpr std::size_t kShownCommand = 120;
+
+// "waiting for the lock: place 2 in line; held by alice: exec `make test`, for 12s". `since` is
+// added to the holders' times. Commands are shortened or left out so that it fits into `columns`:
+// who holds the lock and for how long matters more.
+std::string describe_queue(const protocol::wire::Queued& queued, std::chrono::seconds since,
+                           std::size_t columns = SIZE_MAX);
+// "alice: exec `make test`, for 12s"; `shown_command` 0: without the command.
+std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since,
+                            std::size_t shown_command = kShownCommand);
 
 }  // namespace cli

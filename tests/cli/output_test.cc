@@ -1,12 +1,16 @@
 #include "cli/output.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <boost/json.hpp>
+#include <thread>
 
 #include "cli/trace.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/fd.h"
+#include "protocol/os/signals.h"
 #include "tests/support/catch.h"
 
 namespace {
@@ -117,6 +121,66 @@ TEST_CASE("the waiting line names place, holder, command and time") {
   queued.holders = {{"alice", "exec", "make test", 10}};
   CHECK(cli::describe_queue(queued, std::chrono::seconds(2)) ==
         "waiting for the lock: place 2 in line; held by alice: exec `make test`, for 12s");
+}
+
+TEST_CASE("on a narrow terminal commands are shortened, and the time stays to be seen") {
+  protocol::wire::Queued queued;
+  queued.position = 1;
+  queued.holders = {{"alice", "exec", std::string(100, 'x'), 10}};
+  std::string wide = cli::describe_queue(queued, {});
+  CHECK(wide.size() > 150);
+  for (std::size_t columns : {100, 79}) {
+    std::string line = cli::describe_queue(queued, {}, columns);
+    CHECK(line.size() <= columns);
+    CHECK(line.find("`, for 10s") != std::string::npos);
+    CHECK(line.find("alice: exec `xxx") != std::string::npos);
+  }
+  CHECK(cli::describe_queue(queued, {}, 70) ==
+        "waiting for the lock: place 1 in line; held by alice: exec, for 10s");
+}
+
+TEST_CASE("a reader of our stdout that has gone ends us without words, except with --json") {
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  protocol::os::ignore_sigpipe();
+  ::close(ends[0]);
+  cli::OutputOptions options;
+  options.out_fd = ends[1];
+  auto status = [&] {
+    cli::Output output(options);
+    try {
+      output.line("x");
+    } catch (const cli::UserError& error) {
+      return std::pair(error.status, std::string(error.what()));
+    }
+    return std::pair(0, std::string());
+  };
+  CHECK(status() == std::pair(141, std::string()));
+  options.json = true;
+  CHECK(status() == std::pair(255, std::string("cannot write to stdout: Broken pipe")));
+  ::close(ends[1]);
+}
+
+TEST_CASE("a stdout that does not wait is waited for") {
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+  cli::OutputOptions options;
+  options.out_fd = ends[1];
+  std::string text(1 << 20, 'x'), got;
+  std::thread reader([&] {
+    while (got.size() < text.size() + 1) {
+      pollfd readable = {ends[0], POLLIN, 0};
+      ::poll(&readable, 1, -1);
+      char buffer[65536];
+      ssize_t count = ::read(ends[0], buffer, sizeof buffer);
+      if (count > 0) got.append(buffer, static_cast<std::size_t>(count));
+    }
+  });
+  cli::Output(options).line(text);
+  reader.join();
+  CHECK((got == text + "\n"));
+  ::close(ends[0]);
+  ::close(ends[1]);
 }
 
 TEST_CASE("a trace shows directives but no values of variables") {

@@ -1,5 +1,7 @@
 #include "cli/storage.h"
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -147,10 +149,7 @@ TEST_CASE("a newer file is left as it is") {
   CHECK(content(file) == "{\"version\":7}");
 }
 
-TEST_CASE("what cannot be written is said, and loses nothing") {
-  if (::geteuid() == 0) {
-    return;  // root may write everywhere
-  }
+TEST_CASE("on a full disk saving says so and loses nothing") {
   test::TemporaryDirectory directory;
   fs::path file = directory / "state/sandboxes.json";
   cli::Storage storage(file);
@@ -160,10 +159,43 @@ TEST_CASE("what cannot be written is said, and loses nothing") {
     locked->save();
   }
   std::string before = content(file);
-  fs::permissions(file.parent_path(), fs::perms::owner_read | fs::perms::owner_exec);
   auto locked = storage.try_lock();
   locked->entries().clear();
-  CHECK_THROWS_AS(locked->save(), cli::UserError);
+  std::string said;
+  {
+    ::signal(SIGXFSZ, SIG_IGN);
+    rlimit all{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &all) == 0);
+    rlimit none{8, all.rlim_max};  // bytes: no file of ours is as short
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &none) == 0);
+    try {
+      locked->save();
+    } catch (const cli::UserError& error) {
+      said = std::string(error.what()) + " " + error.next;
+    }
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &all) == 0);
+  }
+  CHECK(said.find("sandboxes.json") != std::string::npos);
+  CHECK(said.find("Free some space") != std::string::npos);
   CHECK(content(file) == before);
+  std::size_t files = 0;
+  for (const auto& each : fs::directory_iterator(file.parent_path())) {
+    INFO(each.path());
+    ++files;
+  }
+  CHECK(files == 2);  // the storage and its lock
+}
+
+TEST_CASE("what stands in the storage's place is named once, with what to do about it") {
+  test::TemporaryDirectory directory;
+  fs::path file = directory / "state/sandboxes.json";
+  fs::create_directories(file);
   fs::permissions(file.parent_path(), fs::perms::owner_all);
+  try {
+    cli::Storage(file).try_lock();
+    FAIL("it was taken for a storage");
+  } catch (const cli::UserError& error) {
+    CHECK(error.what() == "cannot use the storage " + file.string() + ": not a regular file");
+    CHECK(error.next.find("Move it away") == 0);
+  }
 }

@@ -321,6 +321,7 @@ TEST_CASE("a configuration named on the command line has its own sandbox") {
   CHECK(several.status == 2);
   CHECK(several.err.find("--id") != std::string::npos);
   CHECK(machine.run({"exec", "nowhere.yml", "--", "true"}).status == 2);
+  CHECK(machine.run({"exec", "", "--", "true"}).status == 2);  // "$UNSET" is not "none"
 }
 
 TEST_CASE(
