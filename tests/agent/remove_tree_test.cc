@@ -9,6 +9,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/support/unprivileged.h"
 
 using agent::remove_tree;
 
@@ -20,6 +21,7 @@ void write(const std::filesystem::path& file) { std::ofstream(file) << "x"; }
 
 TEST_CASE("a tree is removed with its unwritable directories, links and sockets") {
   test::TemporaryDirectory directory;
+  test::Unprivileged unprivileged;
   auto tree = directory / "tree";
   std::filesystem::create_directories(tree / "a" / "b");
   write(tree / "a" / "b" / "file");

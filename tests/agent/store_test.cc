@@ -17,6 +17,7 @@
 #include "tests/support/catch.h"
 #include "tests/support/loop.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/support/unprivileged.h"
 
 using namespace agent;
 using protocol::wire::Errc;
@@ -365,7 +366,7 @@ TEST_CASE("a place where no store can be is named") {
     CHECK(store.error().code == Errc::not_found);
   }
   SECTION("its directory is read-only") {
-    if (::geteuid() == 0) return;  // whom it would not stop
+    const test::Unprivileged unprivileged;
     fs::permissions(directory.path(), fs::perms::owner_read | fs::perms::owner_exec);
     const auto store = Store::open(directory.file());
     fs::permissions(directory.path(), fs::perms::owner_all);

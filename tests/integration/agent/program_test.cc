@@ -11,6 +11,7 @@
 #include "protocol/wire/frames.h"
 #include "tests/support/agent_process.h"
 #include "tests/support/catch.h"
+#include "tests/support/unprivileged.h"
 
 using namespace test;
 using namespace protocol::wire;
@@ -191,6 +192,7 @@ TEST_CASE("program: misuse is 2, a taken state directory 75, a port that is take
 }
 
 TEST_CASE("program: ending a sandbox ends what runs in it and removes it") {
+  test::Unprivileged unprivileged;
   World world;
   auto client = world.session();
   client.create('a');

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "tests/integration/sync/two_ends.h"
+#include "tests/support/unprivileged.h"
 
 using namespace sync_test;
 
@@ -202,6 +203,7 @@ TEST_CASE("a directory of ignored files in the way of a file is moved aside and 
 
 TEST_CASE("read-only files and directories in the sandbox do not stop a sync") {
   Scratch scratch;
+  test::Unprivileged unprivileged;
   TwoEnds ends(scratch);
   write_file(ends.laptop() / "ro/f", "1\n");
   write_file(ends.laptop() / "ro/g", "1\n");
