@@ -74,7 +74,15 @@ void BoxWorkspace::merged(const std::string& origin, const std::string& result) 
     }
     (void)save_state(state_file(), state_);  // at worst the next result says more than it has to
   }
-  for (auto at = refs.begin(); at != std::next(found); ++at) store_->delete_ref(at->first);
+  // An earlier one that grew from something else is no part of it: another origin's snapshot was
+  // applied in between.
+  std::string base = commit && !commit->parents.empty() ? commit->parents.front() : std::string();
+  for (auto at = refs.begin(); at != std::next(found); ++at) {
+    auto earlier = at == found ? commit : store_->read_commit(at->second);
+    bool part = at == found || !earlier || earlier->parents.empty() || base.empty() ||
+                earlier->parents.front() == base;
+    if (part) store_->delete_ref(at->first);
+  }
 }
 
 std::vector<wire::Ref> BoxWorkspace::moved_commits(const RepositoryRefs& now,
