@@ -62,11 +62,10 @@ std::shared_ptr<Relay> Session::relay(std::uint64_t grant) {
 void Session::close_idle_relays() {
   for (auto each = relays_.begin(); each != relays_.end();) {
     auto [grant, relay] = *each;
-    if (grant == 0 || results_open_[grant] > 0 || !steps_.outstanding(grant).empty()) {
+    if (grant == 0 || results_open_.count(grant) > 0 || !steps_.outstanding(grant).empty()) {
       ++each;
       continue;
     }
-    results_open_.erase(grant);
     each = relays_.erase(each);
     os::spawn(services_.executor, "relay end", finish_relay(relay));
   }
@@ -80,7 +79,7 @@ awaitable<void> Session::on_supervisor_frame(std::uint64_t grant, Frame frame) {
       break;
     case FrameKind::result_pack:
       if (frame.payload.empty()) {
-        --results_open_[grant];
+        result_ended(grant, frame.request);
       }
       [[fallthrough]];
     case FrameKind::output:
@@ -131,7 +130,7 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
   if (std::holds_alternative<wire::Failed>(*message)) {
     status_requests_.erase(request);
   } else if (std::holds_alternative<wire::Result>(*message)) {
-    ++results_open_[grant];
+    results_open_[grant].insert(request);
   } else if (std::holds_alternative<wire::Applied>(*message)) {
     services_.sandboxes.note_synced(sandbox_);
   }
@@ -149,10 +148,25 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
   give_back(request);
 }
 
+void Session::result_ended(std::uint64_t grant, std::uint32_t request) {
+  auto found = results_open_.find(grant);
+  if (found != results_open_.end() && found->second.erase(request) == 1 && found->second.empty()) {
+    results_open_.erase(found);
+  }
+}
+
 void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
   relays_.erase(grant);
+  auto cut = results_open_.extract(grant);
   if (ending_) {
     return;
+  }
+  // Their packs will not come to their end by themselves.
+  if (!cut.empty()) {
+    for (std::uint32_t request : cut.mapped()) {
+      fail(request, "result_pack", failure);
+      client_.end_bulk(FrameKind::result_pack, request);
+    }
   }
   log::peer("supervisor_gone", {{"sandbox", sandbox_}, {"error", failure.what}});
   if (grant == 0) {

@@ -66,6 +66,7 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   // Frames from the supervisor.
   awaitable<void> on_supervisor_frame(std::uint64_t grant, protocol::wire::Frame frame);
   void on_supervisor_message(std::uint64_t grant, protocol::wire::Frame frame);
+  void result_ended(std::uint64_t grant, std::uint32_t request);
   void on_supervisor_gone(std::uint64_t grant, const protocol::wire::Failure& failure);
   // Answers the steps under that lock that will not be done any more: the oldest request of them.
   std::optional<std::uint32_t> answer_outstanding(std::uint64_t grant,
@@ -123,7 +124,8 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   std::string fence_;
   std::unique_ptr<Sandboxes::Use> use_;
   std::map<std::uint64_t, std::shared_ptr<Relay>> relays_;  // by grant; 0 is without a lock
-  std::map<std::uint64_t, int> results_open_;  // by grant: results whose pack has not yet ended
+  std::map<std::uint64_t, std::set<std::uint32_t>>
+      results_open_;  // by grant: requests whose result's pack has not yet ended
   std::set<std::uint32_t> status_requests_;
   bool ending_ = false;  // nothing more is relayed, and nothing given back before the job is reaped
 };

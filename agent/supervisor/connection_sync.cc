@@ -223,8 +223,9 @@ awaitable<void> Connection::send_result(std::uint32_t number, std::string_view s
     ssize_t count = ::pread(spool->get(), buffer.data(), buffer.size(), offset);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
+      // It stays on the box; nobody waits for the rest of this.
       fail(number, "result_pack", os::errno_failure(errno, "the result's pack"));
-      co_return;
+      break;
     }
     if (count == 0) break;
     offset += count;

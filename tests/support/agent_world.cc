@@ -141,6 +141,7 @@ wire::Message SessionClient::next() {
       return must(wire::decode(frame->payload));
     }
     bulk_[{frame->kind, frame->request}] += frame->payload;
+    if (frame->payload.empty()) ended_.insert({frame->kind, frame->request});
     frames_->consumed(frame->kind, frame->request, frame->payload.size());
   }
 }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -49,6 +50,9 @@ class SessionClient {
   // Runs to the end of the session.
   void until_end();
   std::string bulk(protocol::wire::FrameKind kind, std::uint32_t request);
+  bool bulk_ended(protocol::wire::FrameKind kind, std::uint32_t request) const {
+    return ended_.count({kind, request}) > 0;
+  }
   protocol::os::FrameStream& frames() { return *frames_; }
   // As a client that is killed: nothing is said.
   void vanish();
@@ -73,6 +77,7 @@ class SessionClient {
   std::shared_ptr<protocol::ssh::ClientConnection> connection_;
   std::unique_ptr<protocol::os::FrameStream> frames_;
   std::map<std::pair<protocol::wire::FrameKind, std::uint32_t>, std::string> bulk_;
+  std::set<std::pair<protocol::wire::FrameKind, std::uint32_t>> ended_;
 };
 
 class AgentWorld {

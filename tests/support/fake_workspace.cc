@@ -1,5 +1,7 @@
 #include "tests/support/fake_workspace.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +12,18 @@ using protocol::wire::result;
 namespace wire = protocol::wire;
 
 namespace {
+
+// Nothing can be read any more from whatever other descriptor of this process is of the same file.
+void spoil(int fd) {
+  struct stat wanted, found;
+  int closed_to_readers = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+  for (int other = 3; ::fstat(fd, &wanted) == 0 && other < 1024; ++other) {
+    if (other != fd && ::fstat(other, &found) == 0 && found.st_ino == wanted.st_ino &&
+        found.st_dev == wanted.st_dev)
+      ::dup3(closed_to_readers, other, O_CLOEXEC);
+  }
+  ::close(closed_to_readers);
+}
 
 // Marks an operation, and whether it met another one.
 struct Running {
@@ -93,6 +107,7 @@ result<void> FakeWorkspace::write_pack(const wire::Result&, const std::string&,
     if (count <= 0) return wire::Failure(wire::Errc::io, "write");
     bytes.remove_prefix(static_cast<std::size_t>(count));
   }
+  if (script_->spoil_pack) spoil(out.get());
   return {};
 }
 

@@ -25,6 +25,7 @@ struct WorkspaceScript {
   std::optional<protocol::wire::Result> next;             // what take_result finds
   std::string result_pack = "PACK of the result";
   std::optional<protocol::wire::Failure> fail_apply, fail_pack, fail_take, fail_write;
+  bool spoil_pack = false;       // it is written, and then cannot be read back
   std::atomic<int> running = 0;  // operations now
   std::atomic<bool> overlapped = false;
   std::condition_variable go;

@@ -385,6 +385,24 @@ TEST_CASE("a supervisor that dies fails what it owed, and the lock goes back") {
   next.expect<Granted>(1);
 }
 
+TEST_CASE("a result's pack that its supervisor cannot finish comes to an end all the same") {
+  AgentWorld world;
+  world.start();
+  Running run(world);
+  run.supervisor->send(0, 1, Exited{});
+  run.supervisor->send(0, 1, Result{"r1", "base", {}, {}});
+  run.client.expect<Exited>(1);
+  run.client.expect<Result>(1);
+  run.client.expect<Released>(1);
+  run.supervisor->connection(0).frames->close();
+  auto failed = run.client.expect<Failed>(1);
+  CHECK(failed.step == "result_pack");
+  CHECK(failed.code == "gone");
+  run.client.send(0, InfoRequest{});
+  run.client.expect<Info>(0);
+  CHECK(run.client.bulk_ended(FrameKind::result_pack, 1));
+}
+
 TEST_CASE("a waiting client that vanishes leaves the line") {
   AgentWorld world;
   world.start();

@@ -135,6 +135,24 @@ TEST_CASE("a result that cannot be taken or packed fails its step; it is not ann
   CHECK_FALSE(std::count(client->order.begin(), client->order.end(), "result"));
 }
 
+TEST_CASE("a result whose pack cannot be read to its end is said to fail, and its stream ends") {
+  Supervised s;
+  auto client = s.connect();
+  s.script->next = some_result("r1");
+  s.script->spoil_pack = true;
+  client->exec(1, "true");
+  client->send(1, wire::LockReleased{});
+  client->expect<wire::Result>();
+  CHECK(client->expect<wire::Failed>().step == "result_pack");
+  client->exec(2, "true");
+  client->expect<wire::Exited>();
+  CHECK(std::count(client->order.begin(), client->order.end(), "result_pack end") == 1);
+  // It is still there.
+  s.script->spoil_pack = false;
+  client->send(3, wire::Pull{});
+  CHECK(client->expect<wire::Result>().result == "r1");
+}
+
 TEST_CASE("pull brings the latest result that the client has not merged") {
   Supervised s;
   auto client = s.connect();
