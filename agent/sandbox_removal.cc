@@ -85,6 +85,11 @@ awaitable<result<void>> Sandboxes::remove_now(std::string id, std::shared_ptr<En
 awaitable<result<void>> Sandboxes::shut_down(std::string id) {
   wire::Hello hello;
   auto connection = co_await supervisors_.find(directory(id), hello);
+  // One that was killed has left its record, and perhaps commands: the next one ends them.
+  std::error_code error;
+  if (!connection && std::filesystem::exists(directory(id) / "supervisor.json", error)) {
+    connection = co_await supervisors_.connect(directory(id), hello);
+  }
   if (!connection) {
     if (connection.error().code == Errc::not_found || connection.error().code == Errc::gone) {
       co_return result<void>();

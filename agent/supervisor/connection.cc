@@ -301,6 +301,7 @@ awaitable<void> Connection::answer_status(std::shared_ptr<Connection> self, std:
   auto& queue = self->supervisor_.workspace();
   std::string origin = self->hello_.origin;
   status.snapshot = queue.known.snapshot;
+  bool owed = self->supervisor_.is_owed(origin);
   auto known = queue.known.unmerged.find(origin);
   if (known != queue.known.unmerged.end()) {
     status.unmerged = known->second;
@@ -311,6 +312,7 @@ awaitable<void> Connection::answer_status(std::shared_ptr<Connection> self, std:
     status.unmerged = co_await std::move(asked);
     queue.known.unmerged.emplace(origin, status.unmerged);
   }
+  status.unmerged |= owed;
   self->frames_.send(number, status);
 }
 

@@ -107,7 +107,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool ended_ = false;    // the agent is gone
   std::uint32_t hangup_request_ = 0;
   bool asked_shutdown_ = false;
-  bool dirty_ = false;  // a command ran since the last result was taken
   std::string merged_;  // the last result that this origin has
   std::map<std::uint32_t, std::unique_ptr<Request>> requests_;
   std::deque<Step> steps_;

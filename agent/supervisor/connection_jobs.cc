@@ -15,14 +15,27 @@ using wire::FrameKind;
 
 awaitable<void> Connection::exec(std::uint32_t number, wire::Exec exec) {
   Request& of = *request(number);
+  // What another's command left is not to be mixed with what this one will. Where that cannot be
+  // kept now (a full disk), the command may be what makes room.
+  auto others = co_await supervisor_.take_owed_of_others(hello_.origin);
+  (void)others;
+  auto id = co_await supervisor_.announce_job(hello_.origin);
+  if (!id) {
+    fail(number, "exec", id.error());
+    of.failed = true;
+    co_return;
+  }
+  if (over()) {
+    supervisor_.forget_job(*id);
+    co_return;
+  }
   std::string notice;
-  auto job = supervisor_.start_job(exec, hello_.origin, notice);
+  auto job = supervisor_.start_job(*id, exec, hello_.origin, notice);
   if (!job) {
     fail(number, "exec", job.error());
     of.failed = true;
     co_return;
   }
-  dirty_ = true;
   current_ = of.job = *job;
   if (!notice.empty()) frames_.send(number, wire::Notice{notice});
   frames_.send(number, wire::Started{current_->spec().id, current_->pid()});
@@ -88,8 +101,8 @@ awaitable<void> Connection::end_job(std::shared_ptr<Connection> self, std::uint3
     job->end();
     co_await job->wait_finished();
     std::string origin = job->spec().origin;
-    auto taken = co_await self->supervisor_.take_result(origin);
-    (void)taken;  // what could not be taken now is taken with the next one
+    auto taken = co_await self->supervisor_.take_owed(origin);
+    (void)taken;  // it stays owed
   }
   self->frames_.send(number, wire::Ended{});
 }

@@ -49,6 +49,15 @@ awaitable<void> Connection::receive(std::uint32_t number, wire::SyncStart start)
   std::string step(wire::message_name(start));
   std::string origin = hello_.origin;
   merged_ = start.merged;
+  // What a command changed and nobody could take is taken before it is overwritten.
+  auto owed = co_await supervisor_.take_owed_of_others(origin);
+  if (owed) owed = co_await supervisor_.take_owed(origin);
+  if (over()) co_return;
+  if (!owed) {
+    of.failed = true;
+    fail(number, step, owed.error());
+    co_return;
+  }
   auto look = supervisor_.workspace().run([origin, start](sync::Workspace& workspace) {
     Standing standing;
     standing.later = workspace.unmerged(origin, start.merged);
@@ -142,13 +151,12 @@ awaitable<void> Connection::apply(std::uint32_t number) {
 awaitable<void> Connection::take_result(std::uint32_t number) {
   Request& of = *request(number);
   std::string step(wire::message_name(wire::LockReleased{}));
-  auto taken = co_await supervisor_.take_result(hello_.origin);
+  auto taken = co_await supervisor_.take_result(hello_.origin, merged_);
   if (!taken) {
     of.failed = true;
     fail(number, step, taken.error());
     co_return;
   }
-  dirty_ = false;
   if (!*taken) {
     frames_.send(number, wire::Unchanged{});
     co_return;
@@ -159,9 +167,8 @@ awaitable<void> Connection::take_result(std::uint32_t number) {
 
 // The connection is over: what its job left is kept for its origin all the same.
 awaitable<void> Connection::take_quietly() {
-  if (!std::exchange(dirty_, false)) co_return;
-  auto taken = co_await supervisor_.take_result(hello_.origin);
-  (void)taken;  // what could not be taken now is taken with the next one
+  auto taken = co_await supervisor_.take_owed(hello_.origin);
+  (void)taken;  // it stays owed
 }
 
 awaitable<void> Connection::pull(std::uint32_t number, wire::Pull pull) {
@@ -169,6 +176,12 @@ awaitable<void> Connection::pull(std::uint32_t number, wire::Pull pull) {
   merged_ = pull.merged;
   std::string origin = hello_.origin;
   std::string last = pull.merged;
+  auto owed = co_await supervisor_.take_owed(origin);
+  if (!owed) {
+    of.failed = true;
+    fail(number, "pull", owed.error());
+    co_return;
+  }
   auto look = supervisor_.workspace().run(
       [origin, last](sync::Workspace& workspace) { return workspace.unmerged(origin, last); });
   auto later = co_await std::move(look);
@@ -176,7 +189,6 @@ awaitable<void> Connection::pull(std::uint32_t number, wire::Pull pull) {
     frames_.send(number, wire::Unchanged{});
     co_return;
   }
-  (void)of;
   co_await send_result(number, "pull", std::move(*later), last);
 }
 

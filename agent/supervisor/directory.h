@@ -18,6 +18,8 @@ struct Directory {
   std::filesystem::path in_use() const { return root / ".lock"; }
   std::filesystem::path socket() const { return root / "supervisor.sock"; }
   std::filesystem::path lock() const { return root / "supervisor.lock"; }
+  std::filesystem::path ledger() const { return root / "supervisor.jobs"; }
+  // Is there while a supervisor is, and after one that was killed.
   std::filesystem::path record() const { return root / "supervisor.json"; }
 };
 

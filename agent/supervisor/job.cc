@@ -187,6 +187,7 @@ struct Job::State {
     self->info.signal = exited.signal;
     self->journal->finish(exited);
     self->finished = true;
+    if (self->spec.on_finished) self->spec.on_finished();
     self->changed.notify();
   }
 

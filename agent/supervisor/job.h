@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -28,6 +29,7 @@ struct JobSpec {
   std::optional<protocol::os::WindowSize> terminal;
   bool interactive_input = true;
   std::filesystem::path journal;
+  std::function<void()> on_finished;  // called once, before anybody who waits hears of it
 };
 
 // How long each step of an end may take.

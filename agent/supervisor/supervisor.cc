@@ -9,9 +9,9 @@
 #include <set>
 
 #include "agent/supervisor/connection.h"
+#include "agent/supervisor/earlier_jobs.h"
 #include "agent/supervisor/job_spec.h"
 #include "agent/supervisor/workspace_queue.h"
-#include "protocol/os/subreaper.h"
 
 namespace agent::supervisor {
 
@@ -27,6 +27,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kTidyAfter = 1min;
 constexpr std::chrono::milliseconds kGoodbye = 2s;
+constexpr auto kLockLimit = 1s;
 constexpr auto kOrphanPause = 20ms;  // orphans that end together are reaped together
 
 }  // namespace
@@ -34,10 +35,23 @@ constexpr auto kOrphanPause = 20ms;  // orphans that end together are reaped tog
 result<std::unique_ptr<Supervisor>> Supervisor::open(os::executor ex, Options options,
                                                      const OpenWorkspace& open_workspace) {
   std::unique_ptr<Supervisor> self(new Supervisor(ex, std::move(options)));
-  auto lock = os::FileLock::try_lock(self->directory_.lock(), os::FileLock::Kind::exclusive);
+  // A child that was being started when its supervisor was killed has the lock until its program
+  // begins.
+  auto lock = os::FileLock::lock(self->directory_.lock(), os::FileLock::Kind::exclusive,
+                                 steady_clock::now() + kLockLimit);
+  if (!lock && lock.error().code == Errc::timed_out)
+    return Failure(Errc::busy, self->directory_.root.native() + " has a supervisor");
   if (!lock) return lock.error();
   self->lock_ = std::move(*lock);
   if (auto made = os::make_private_directory(self->directory_.logs()); !made) return made.error();
+  auto ledger = Ledger::open(self->directory_.ledger());
+  if (!ledger) return ledger.error();
+  self->ledger_ = std::move(*ledger);
+  auto ended = end_earlier_jobs(*self->ledger_, self->directory_, self->options_.end_times);
+  if (!ended) return ended.error();
+  std::error_code ignored;
+  if (fs::exists(self->directory_.record(), ignored))
+    self->earlier_residents_ = earlier_residents(self->directory_);
   // Whatever mode its commands gave it since: the sandbox's own directory keeps others out.
   fs::path home = self->directory_.home();
   if (::mkdir(home.c_str(), 0700) != 0 && errno != EEXIST)
@@ -113,26 +127,47 @@ void Supervisor::forget(const Connection* connection) {
 
 // ---- jobs --------------------------------------------------------------------------------------
 
-result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
-                                                   const std::string& origin, std::string& notice) {
-  if (stopping_) return Failure(Errc::gone, "the sandbox is being stopped");
-  auto spec = make_job_spec(exec, directory_, options_.environment);
-  if (!spec) return spec.error();
-  if (!in_use_) {
-    auto lock = os::FileLock::try_lock(directory_.in_use(), os::FileLock::Kind::shared);
-    if (!lock && lock.error().code == Errc::busy)
-      return Failure(Errc::busy, "the sandbox is being removed");
-    if (!lock) return lock.error();
-    in_use_ = std::move(*lock);
+awaitable<result<std::string>> Supervisor::announce_job(std::string origin) {
+  std::string id = os::random_hex(16);
+  if (!protocol::sync::is_origin(origin)) origin.clear();
+  auto noted = ledger_->starting(id, origin);
+  if (noted && !origin.empty()) {
+    auto work = workspace_->run([this](protocol::sync::Workspace&) { return ledger_->sync(); });
+    noted = co_await std::move(work);
+    if (!noted) ledger_->forget(id);
   }
-  spec->id = os::random_hex(16);
-  spec->origin = origin;
-  spec->journal = directory_.journal(spec->id);
-  auto job = Job::start(ex_, std::move(*spec), options_.end_times);
+  if (!noted) co_return noted.error();
+  co_return id;
+}
+
+void Supervisor::forget_job(const std::string& id) { ledger_->forget(id); }
+
+result<std::shared_ptr<Job>> Supervisor::start_job(const std::string& id, const wire::Exec& exec,
+                                                   const std::string& origin, std::string& notice) {
+  auto job = [&]() -> result<std::shared_ptr<Job>> {
+    if (stopping_) return Failure(Errc::gone, "the sandbox is being stopped");
+    auto spec = make_job_spec(exec, directory_, options_.environment);
+    if (!spec) return spec.error();
+    if (!in_use_) {
+      auto lock = os::FileLock::try_lock(directory_.in_use(), os::FileLock::Kind::shared);
+      if (!lock && lock.error().code == Errc::busy)
+        return Failure(Errc::busy, "the sandbox is being removed");
+      if (!lock) return lock.error();
+      in_use_ = std::move(*lock);
+    }
+    spec->id = id;
+    spec->origin = origin;
+    spec->env[kJobVariable] = id;
+    spec->journal = directory_.journal(id);
+    spec->on_finished = [this, id] { ledger_->ended(id); };
+    return Job::start(ex_, std::move(*spec), options_.end_times);
+  }();
   if (!job) {
+    ledger_->forget(id);
     if (running_jobs().empty()) in_use_.reset();
     return job.error();
   }
+  ledger_->running(id, (*job)->pid(), os::start_ticks((*job)->pid()));
   jobs_[(*job)->spec().id] = *job;
   job_order_.push_back((*job)->spec().id);
   if ((*job)->journal().lost())
@@ -207,35 +242,67 @@ std::vector<wire::JobInfo> Supervisor::running_jobs() const {
 std::vector<wire::JobInfo> Supervisor::all_jobs() const {
   std::vector<wire::JobInfo> all;
   for (const std::string& id : job_order_) all.push_back(jobs_.at(id)->info());
-  auto left = residents();
-  all.insert(all.end(), left.begin(), left.end());
-  return all;
-}
-
-// What left its job's session on purpose. Our own helpers share our session.
-std::vector<wire::JobInfo> Supervisor::residents() const {
-  std::set<pid_t> sessions = {::getsid(0)};
-  for (const auto& [id, job] : jobs_)
-    if (!job->finished()) sessions.insert(job->pid());
-  std::vector<wire::JobInfo> found;
-  for (const os::ProcessInfo& process : os::descendants(::getpid())) {
-    if (sessions.contains(process.session)) continue;
+  for (const os::ProcessInfo& process : residents()) {
     wire::JobInfo info;
     info.command = process.name;
     info.state = "resident";
     info.pid = process.pid;
-    found.push_back(std::move(info));
+    all.push_back(std::move(info));
   }
+  return all;
+}
+
+// Our own helpers share our session.
+std::vector<os::ProcessInfo> Supervisor::residents() const {
+  std::set<pid_t> sessions = {::getsid(0)};
+  for (const auto& [id, job] : jobs_)
+    if (!job->finished()) sessions.insert(job->pid());
+  std::vector<os::ProcessInfo> found = os::descendants(::getpid());
+  for (const os::ProcessInfo& earlier : earlier_residents_) {
+    if (os::start_ticks(earlier.pid) != earlier.started) continue;
+    auto family = os::descendants(earlier.pid);
+    found.insert(found.end(), family.begin(), family.end());
+    auto all = os::processes();
+    for (const os::ProcessInfo& process : all)
+      if (process.pid == earlier.pid && !process.zombie) found.push_back(process);
+  }
+  std::erase_if(found, [&](const os::ProcessInfo& p) { return sessions.contains(p.session); });
   return found;
 }
 
-awaitable<result<std::optional<wire::Result>>> Supervisor::take_result(std::string origin) {
+awaitable<result<std::optional<wire::Result>>> Supervisor::take_result(std::string origin,
+                                                                       std::string merged) {
   if (origin.empty()) co_return std::optional<wire::Result>();
+  auto jobs = ledger_->owing_jobs(origin);
   auto work = workspace_->run(
-      [origin](protocol::sync::Workspace& workspace) { return workspace.take_result(origin); });
+      [origin, merged](protocol::sync::Workspace& w) -> result<std::optional<wire::Result>> {
+        auto taken = w.take_result(origin);
+        if (taken && !*taken) return w.unmerged(origin, merged);
+        return taken;
+      });
   auto taken = co_await std::move(work);
+  if (taken) ledger_->taken(jobs);
   if (taken && *taken) workspace_->known.unmerged[origin] = true;
   co_return taken;
+}
+
+awaitable<result<void>> Supervisor::take_owed(std::string origin) {
+  if (!is_owed(origin)) co_return result<void>();
+  auto taken = co_await take_result(origin, {});
+  if (!taken) {
+    co_return Failure(taken.error().code,
+                      "what an earlier command changed could not be kept: " + taken.error().what);
+  }
+  co_return result<void>();
+}
+
+awaitable<result<void>> Supervisor::take_owed_of_others(std::string origin) {
+  for (const std::string& other : ledger_->owed()) {
+    if (other == origin) continue;
+    auto taken = co_await take_owed(other);
+    if (!taken) co_return taken;
+  }
+  co_return result<void>();
 }
 
 // ---- the end -----------------------------------------------------------------------------------
@@ -299,9 +366,9 @@ awaitable<void> Supervisor::end_everything() {
   int signal = SIGTERM;
   auto deadline = steady_clock::now() + options_.end_times.terminate;
   for (auto left = residents(); !left.empty(); left = residents()) {
-    for (const wire::JobInfo& process : left) ::kill(static_cast<pid_t>(process.pid), signal);
+    for (const os::ProcessInfo& process : left) os::signal_process(process, signal);
     if (signal == SIGTERM) {
-      for (const wire::JobInfo& process : left) ::kill(static_cast<pid_t>(process.pid), SIGCONT);
+      for (const os::ProcessInfo& process : left) os::signal_process(process, SIGCONT);
       while (!left.empty() && steady_clock::now() < deadline) {
         co_await os::pause(ex_, 10ms);
         left = residents();

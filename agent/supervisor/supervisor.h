@@ -16,10 +16,12 @@
 
 #include "agent/supervisor/directory.h"
 #include "agent/supervisor/job.h"
+#include "agent/supervisor/ledger.h"
 #include "protocol/os/async.h"
 #include "protocol/os/flock.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/signals.h"
+#include "protocol/os/subreaper.h"
 #include "protocol/os/unix_socket.h"
 #include "protocol/os/wakeup.h"
 #include "protocol/sync/workspace.h"
@@ -44,7 +46,8 @@ struct Options {
 
 class Supervisor {
  public:
-  // Opens the workspace when the sandbox is known to be ours alone.
+  // Opens the workspace when the sandbox is known to be ours alone and what an earlier supervisor
+  // left running has ended; that may take as long as the end of a job.
   using OpenWorkspace = std::function<result<std::unique_ptr<protocol::sync::Workspace>>()>;
   // Errc::busy: the sandbox has a supervisor already. Otherwise what could not be made or opened.
   static result<std::unique_ptr<Supervisor>> open(protocol::os::executor ex, Options options,
@@ -66,10 +69,21 @@ class Supervisor {
   const Options& options() const { return options_; }
   WorkspaceQueue& workspace() { return *workspace_; }
 
-  result<std::shared_ptr<Job>> start_job(const protocol::wire::Exec& exec,
+  // The id of a job that is about to be started. That it is, and that its origin is then owed a
+  // result, is known from now on to whoever comes after us. Then start_job or forget_job with it.
+  awaitable<result<std::string>> announce_job(std::string origin);
+  result<std::shared_ptr<Job>> start_job(const std::string& id, const protocol::wire::Exec& exec,
                                          const std::string& origin, std::string& notice);
-  // What the workspace holds now, kept for that origin; std::nullopt: nothing new, or no origin.
-  awaitable<result<std::optional<protocol::wire::Result>>> take_result(std::string origin);
+  void forget_job(const std::string& id);
+  // What the workspace holds now, kept for that origin, or what was kept for it before and is later
+  // than `merged`; std::nullopt: neither, or no origin.
+  awaitable<result<std::optional<protocol::wire::Result>>> take_result(std::string origin,
+                                                                       std::string merged);
+  // Takes what is still owed for jobs that have ended, `origin`'s or everybody else's. A failure
+  // names what was in the way.
+  awaitable<result<void>> take_owed(std::string origin);
+  awaitable<result<void>> take_owed_of_others(std::string origin);
+  bool is_owed(const std::string& origin) const { return ledger_->is_owed(origin); }
   result<JournalReader> open_journal(const std::string& job) const;
   std::shared_ptr<Job> find_job(const std::string& id) const;
   std::vector<protocol::wire::JobInfo> running_jobs() const;
@@ -90,7 +104,8 @@ class Supervisor {
   awaitable<void> reap_orphans();
   awaitable<void> end_everything();
   awaitable<void> watch_job(std::shared_ptr<Job> job);
-  std::vector<protocol::wire::JobInfo> residents() const;
+  // Our descendants and an earlier supervisor's that left their job's session on purpose.
+  std::vector<protocol::os::ProcessInfo> residents() const;
   bool is_idle() const;
   void prune_journals();  // of earlier supervisors
   void forget_old_jobs();
@@ -100,11 +115,13 @@ class Supervisor {
   Directory directory_;
   std::optional<protocol::os::FileLock> lock_;
   std::optional<protocol::os::UnixListener> listener_;
+  std::optional<Ledger> ledger_;  // until no operation of the queue uses it any more
   std::unique_ptr<WorkspaceQueue> workspace_;
   protocol::os::Wakeup changed_;
   std::map<const Connection*, std::shared_ptr<Connection>> connections_;
   std::map<std::string, std::shared_ptr<Job>> jobs_;
   std::vector<std::string> job_order_;
+  std::vector<protocol::os::ProcessInfo> earlier_residents_;
   std::optional<protocol::os::FileLock> in_use_;  // shared, while a job runs
   std::unique_ptr<protocol::os::SignalStream> child_signals_;
   int background_ = 0;     // coroutines of this object that run

@@ -1,21 +1,26 @@
 #include "protocol/os/subreaper.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #endif
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <mutex>
 #include <optional>
 #include <set>
 #include <sstream>
 
+#include "protocol/os/fd.h"
 #include "protocol/os/own_children.h"
 #ifndef __linux__
 #include "protocol/os/run.h"
@@ -128,6 +133,43 @@ std::uint64_t start_ticks(pid_t pid) {
 #else
   (void)pid;
   return 0;
+#endif
+}
+
+bool signal_process(const ProcessInfo& process, int signal) {
+#if defined(__linux__) && defined(SYS_pidfd_open) && defined(SYS_pidfd_send_signal)
+  // A descriptor stands for the process that has the number now, so that the number may be looked
+  // at in peace. Without one (an old kernel) there is a moment between the look and the signal.
+  Fd fd(static_cast<int>(::syscall(SYS_pidfd_open, process.pid, 0)));
+  if (start_ticks(process.pid) != process.started) return false;
+  if (fd) return ::syscall(SYS_pidfd_send_signal, fd.get(), signal, nullptr, 0) == 0;
+#endif
+  return ::kill(process.pid, signal) == 0;
+}
+
+bool started_with(pid_t pid, std::string_view variable) {
+#ifdef __linux__
+  std::ifstream file("/proc/" + std::to_string(pid) + "/environ", std::ios::binary);
+  std::string all =
+      std::string(1, '\0') +
+      std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()) + '\0';
+  std::string wanted = std::string(1, '\0').append(variable) + '\0';
+  return all.find(wanted) != std::string::npos;
+#else
+  (void)pid, (void)variable;
+  return false;
+#endif
+}
+
+std::string working_directory(pid_t pid) {
+#ifdef __linux__
+  char path[PATH_MAX];
+  std::string link = "/proc/" + std::to_string(pid) + "/cwd";
+  ssize_t size = ::readlink(link.c_str(), path, sizeof path);
+  return size > 0 ? std::string(path, static_cast<std::size_t>(size)) : std::string();
+#else
+  (void)pid;
+  return {};
 #endif
 }
 

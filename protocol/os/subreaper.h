@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace protocol::os {
@@ -25,6 +26,13 @@ std::vector<ProcessInfo> session_processes(pid_t session);
 std::vector<ProcessInfo> descendants(pid_t ancestor);
 // The start ticks of one process; 0 when it is not there.
 std::uint64_t start_ticks(pid_t pid);
+
+// Signals exactly that process, never one that has got its number since. False when it is gone.
+bool signal_process(const ProcessInfo& process, int signal);
+// Whether "NAME=value" was in the environment that the process's program was started with, and the
+// directory that it works in. False, and empty, where that may not be known.
+bool started_with(pid_t pid, std::string_view variable);
+std::string working_directory(pid_t pid);
 
 // From now on orphaned descendants become children of this process. False where there is no such
 // thing.

@@ -33,7 +33,6 @@ inline constexpr std::string_view kBorrowed =
     "refs/borrowed/";  // what the workspace's .git points at
 
 std::string numbered(std::uint64_t number);  // as in those names
-bool is_origin(std::string_view origin);     // may stand in them
 
 class BoxWorkspace : public Workspace {
  public:

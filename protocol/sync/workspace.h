@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "protocol/os/fd.h"
@@ -18,6 +19,9 @@
 namespace protocol::sync {
 
 using wire::result;
+
+// Whether this may be the id of an origin: letters and digits. No result is taken for others.
+bool is_origin(std::string_view origin);
 
 struct WorkspaceOptions {
   std::filesystem::path workspace;  // the work tree on the box; made when missing

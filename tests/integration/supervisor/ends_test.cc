@@ -163,7 +163,7 @@ TEST_CASE("a job outlives its agent; the next one sees it, gets every byte and t
 TEST_CASE("the agent that comes back ends a job, and its result is taken") {
   Supervised s;
   s.script->next = some_result("r1");
-  auto first = s.connect("the-origin");
+  auto first = s.connect("theorigin");
   first->exec(1, "echo ready; sleep 60");
   first->wait_output(1, "ready");
   first.reset();
@@ -172,7 +172,7 @@ TEST_CASE("the agent that comes back ends a job, and its result is taken") {
   second->send(3, wire::EndJob{s.hello.jobs[0].job});
   second->expect<wire::Ended>();
   CHECK(s.supervisor->running_jobs().empty());
-  CHECK(happened(s.script->taken_calls(), "take the-origin"));
+  CHECK(happened(s.script->taken_calls(), "take theorigin"));
   second->send(4, wire::EndJob{"no such job"});
   second->expect<wire::Ended>();
 }
