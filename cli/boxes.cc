@@ -68,7 +68,8 @@ wire::result<Box> decode_box(const std::string& name, const json::value& value) 
   auto host_key = take_text(box.more, name, "hostKey");
   auto via_ssh = take_text(box.more, name, "viaSsh");
   auto agent = take_text(box.more, name, "agent");
-  for (const auto* read : {&address, &host_key, &via_ssh, &agent}) {
+  auto state = take_text(box.more, name, "state");
+  for (const auto* read : {&address, &host_key, &via_ssh, &agent, &state}) {
     if (!*read) {
       return read->error();
     }
@@ -76,6 +77,7 @@ wire::result<Box> decode_box(const std::string& name, const json::value& value) 
   box.host_key = *host_key;
   box.via_ssh = *via_ssh;
   box.agent = *agent;
+  box.state = *state;
   if (!via_ssh->empty()) {
     if (!is_host(*via_ssh)) {
       return wrong(name, ".viaSsh` is no host");
@@ -226,6 +228,9 @@ std::string encode_boxes(const std::vector<Box>& boxes) {
     }
     if (!box.agent.empty()) {
       entry["agent"] = box.agent;
+    }
+    if (!box.state.empty()) {
+      entry["state"] = box.state;
     }
     for (const auto& member : box.more) {
       entry.insert(member);

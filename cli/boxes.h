@@ -21,6 +21,9 @@ namespace cli {
 
 inline constexpr const char* kLocalBox = "local";
 inline constexpr std::uint16_t kDefaultPort = 43215;  // of a box whose address names none
+// On a box that is reached through its sshd. Relative paths begin at the home directory there.
+inline constexpr const char* kAgentProgram = "sandbox-agent";
+inline constexpr const char* kAgentState = ".local/state/sandbox-agent";
 
 struct Address {
   std::string host;
@@ -38,7 +41,8 @@ struct Box {
   Address address;           // no host: reached through its own sshd, see via_ssh
   std::string host_key;      // "ssh-ed25519 AAAA..."; empty: not pinned yet, or ssh's business
   std::string via_ssh;       // a host as the user's ssh_config knows it
-  std::string agent;         // via_ssh: the agent's program there; empty: sandbox-agent on its PATH
+  std::string agent;         // via_ssh: the agent's program there; empty: kAgentProgram, on PATH
+  std::string state;         // via_ssh: that agent's state directory; empty: kAgentState
   boost::json::object more;  // what a later version has written about it: kept
 
   // "HOST:PORT", "ssh HOST"

@@ -35,12 +35,13 @@ UserError name_taken(const Box& known) {
                     known.name + "`. Nothing was changed.");
 }
 
-// Lays --host, --via-ssh and --agent over what is known. Returns whether the box is another one, or
-// the same one elsewhere.
+// Lays --host, --via-ssh, --agent and --state over what is known. Returns whether the box is
+// another one, or the same one elsewhere.
 bool set_place(const Arguments& arguments, Box& box) {
   auto host = arguments.value("host");
   auto via_ssh = arguments.value("via-ssh");
   auto agent = arguments.value("agent");
+  auto state = arguments.value("state");
   if (host && via_ssh) {
     throw misuse("--host and --via-ssh exclude each other");
   }
@@ -53,6 +54,7 @@ bool set_place(const Arguments& arguments, Box& box) {
     box.address = *address;
     box.via_ssh.clear();
     box.agent.clear();
+    box.state.clear();
   }
   if (via_ssh) {
     Box probe;
@@ -66,13 +68,13 @@ bool set_place(const Arguments& arguments, Box& box) {
     box.address = {};
     box.host_key.clear();
   }
-  if (agent) {
-    if (box.via_ssh.empty()) {
-      throw misuse("--agent goes with --via-ssh: an agent with a port of its own runs already");
-    }
-    box.agent = *agent;
+  if ((agent || state) && box.via_ssh.empty()) {
+    throw misuse(
+        "--agent and --state go with --via-ssh: elsewhere the agent's port is all it takes");
   }
-  return host || via_ssh || agent;
+  box.agent = agent.value_or(box.agent);
+  box.state = state.value_or(box.state);
+  return host || via_ssh || agent || state;
 }
 
 // What --host-key says: a key line or a fingerprint. Empty: it says nothing.
@@ -199,7 +201,8 @@ os::awaitable<int> run_boxes_edit(Context& context) {
   std::string wanted = wanted_key(arguments, box);
   if (!moved && wanted.empty() && !new_name) {
     throw misuse(
-        "nothing to change was given: --host, --host-key, --via-ssh, --agent or --new-name");
+        "nothing to change was given: --host, --host-key, --via-ssh, --agent, --state or "
+        "--new-name");
   }
   if (new_name && *new_name != name) {
     check_box_name(*new_name);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "cli/bridge_connection.h"
 #include "cli/context.h"
 #include "cli/error.h"
 #include "cli/local_agent.h"
@@ -183,7 +184,12 @@ ssh::PrivateKey own_key(const Context& context) {
 os::awaitable<std::shared_ptr<Connection>> contact(Context& context, const Box& wanted,
                                                    std::chrono::milliseconds time) {
   Box box = wanted;
-  auto connection = co_await contact_direct(context, box, time);
+  std::shared_ptr<Connection> connection;
+  if (box.via_ssh.empty()) {
+    connection = co_await contact_direct(context, box, time);
+  } else {
+    connection = co_await connect_bridge(context, box, time, false);
+  }
   co_return connection;
 }
 
@@ -195,6 +201,10 @@ os::awaitable<std::shared_ptr<Connection>> connect(Context& context, const std::
     co_return local;
   }
   Box box = find_box(context.paths, name);
+  if (!box.via_ssh.empty()) {
+    auto bridge = co_await connect_bridge(context, box, time, true);
+    co_return bridge;
+  }
   auto connection = co_await contact_direct(context, box, time);
   if (box.host_key.empty()) {
     std::string seen = connection->box().host_key;

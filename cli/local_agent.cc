@@ -22,7 +22,6 @@ namespace os = protocol::os;
 
 namespace {
 
-constexpr const char* kAgentProgram = "sandbox-agent";
 constexpr std::size_t kMostBytes = 64 * 1024 * 1024;
 constexpr int kIdleSeconds = 1800;
 constexpr int kAnotherAgent = 75;  // its exit status when one runs already

@@ -31,7 +31,9 @@ protocol::os::awaitable<int> run_reset(Context& context) {
       output.line("Stopped old sandbox: " + replaced.old_id);
     }
     output.line("Started sandbox: " + replaced.entry.id);
-    output.line(url);
+    if (!url.empty()) {
+      output.line(url);
+    }
   }
   co_return 0;
 }

@@ -5,6 +5,7 @@
 #include "cli/command_runs.h"
 #include "cli/existing.h"
 #include "protocol/os/paths.h"
+#include "protocol/wire/quoting.h"
 
 namespace cli {
 
@@ -41,6 +42,13 @@ protocol::os::awaitable<int> run_ssh_config(Context& context) {
   Entry entry = co_await existing_entry(context, target);
   auto connection = co_await connect(context, entry.key.box);
   const Box& box = connection->box();
+  if (!box.via_ssh.empty()) {
+    throw UserError(
+        "box",
+        "the box " + box.name + " is reached through its own sshd (" + box.place() +
+            "): its agent has no port that ssh could use",
+        "`ssh " + protocol::wire::shell_quote(box.via_ssh) + "` reaches the box itself.");
+  }
 
   std::string alias = "sandbox-box-" + plain(box.name);
   std::filesystem::path known_hosts = context.paths.config / "known_hosts" / plain(box.name);

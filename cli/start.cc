@@ -148,7 +148,9 @@ os::awaitable<int> run_start(Context& context) {
                        : found.status == "ready" ? "Sandbox is already running: "
                                                  : "Sandbox is being started by another process: ";
     output.line(what + found.entry.id);
-    output.line(found.url);
+    if (!found.url.empty()) {
+      output.line(found.url);
+    }
   }
   co_return 0;
 }

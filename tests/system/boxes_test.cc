@@ -9,21 +9,19 @@
 #include "protocol/os/fd.h"
 #include "protocol/ssh/key.h"
 #include "tests/support/catch.h"
-#include "tests/support/shared_box.h"
-#include "tests/support/system.h"
+#include "tests/support/team.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 namespace json = boost::json;
 using test::file_text;
+using test::has;
+using test::line_with;
+using test::lines_of;
 using test::Machine;
 using test::SharedBox;
 using test::Words;
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 std::string boxes_file(const Machine& machine) {
   return file_text(machine.config() / "boxes.json");
@@ -62,25 +60,6 @@ void write_boxes(const Machine& machine,
   fs::permissions(machine.config(), fs::perms::owner_all);
   test::write_text(machine.config() / "boxes.json",
                    json::serialize(json::object({{"version", 1}, {"boxes", boxes}})));
-}
-
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  for (std::size_t at = 0; at < text.size();) {
-    std::size_t end = std::min(text.find('\n', at), text.size());
-    lines.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return lines;
-}
-
-std::string line_with(const std::string& text, const std::string& beginning) {
-  for (const auto& line : lines_of(text)) {
-    if (line.rfind(beginning, 0) == 0) {
-      return line;
-    }
-  }
-  return {};
 }
 
 std::string other_key() {

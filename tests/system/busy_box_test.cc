@@ -4,51 +4,18 @@
 #include <boost/json.hpp>
 
 #include "tests/support/catch.h"
-#include "tests/support/shared_box.h"
-#include "tests/support/system.h"
+#include "tests/support/team.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 namespace json = boost::json;
+using test::has;
 using test::Machine;
 using test::Running;
 using test::SharedBox;
+using test::Team;
 using test::Words;
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-// Two people with a project and a sandbox each on a box named rig.
-struct Team {
-  SharedBox box{"rig"};
-  Machine alice;
-  Machine bob;
-
-  Team() {
-    for (Machine* machine : {&alice, &bob}) {
-      machine->make_repository();
-      machine->environment["SANDBOX_BOX"] = box.name();
-      box.introduce(*machine, machine == &alice ? "alice" : "bob");
-      REQUIRE(machine->exec("true").status == 0);
-    }
-  }
-
-  // A command that goes on until it is signalled or this is destroyed.
-  Running hold(Machine& machine, const Words& options = {}) {
-    Words words = {"exec"};
-    words.insert(words.end(), options.begin(), options.end());
-    words.insert(words.end(), {"--", "sh", "-c", "echo held; exec sleep 600"});
-    Running running = machine.start(words);
-    REQUIRE(running.out_has("held"));
-    return running;
-  }
-  static void end(Running& running) {
-    running.signal(SIGINT);
-    running.wait();
-  }
-};
 
 }  // namespace
 
@@ -73,9 +40,7 @@ TEST_CASE("the same user is kept out by a command of their own", "[L3]") {
 TEST_CASE("every command that uses the box is refused alike while it is busy", "[L4]") {
   Team team;
   Machine carol;  // has no sandbox yet
-  carol.make_repository();
-  carol.environment["SANDBOX_BOX"] = "rig";
-  team.box.introduce(carol, "carol");
+  team.join(carol, "carol");
   Running holder = team.hold(team.alice);
   for (Machine* machine : {&team.bob, &carol}) {
     for (const Words& words : {Words{"start"}, Words{"reset"}, Words{"exec", "--", "true"},
@@ -196,9 +161,7 @@ TEST_CASE("the end of a forced command frees nobody else's lock, and force does 
           "[L29][L30]") {
   Team team;
   Machine carol;
-  carol.make_repository();
-  carol.environment["SANDBOX_BOX"] = "rig";
-  team.box.introduce(carol, "carol");
+  team.join(carol, "carol");
   Running holder = team.hold(team.alice);
   CHECK(team.bob.run({"exec", "--force-command", "--", "true"}).status == 0);
   for (Machine* machine : {&carol, &team.bob}) {
