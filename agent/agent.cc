@@ -5,15 +5,19 @@
 #include <boost/json.hpp>
 
 #include "agent/authorized_keys.h"
+#include "agent/jobs.h"
 #include "agent/lifetime.h"
 #include "agent/listener.h"
+#include "agent/local_listener.h"
 #include "agent/locks.h"
 #include "agent/log.h"
+#include "agent/notices.h"
 #include "agent/notify.h"
 #include "agent/sandboxes.h"
 #include "agent/services.h"
 #include "agent/store.h"
 #include "agent/supervisors.h"
+#include "agent/user_locks.h"
 #include "protocol/os/clock.h"
 #include "protocol/os/flock.h"
 #include "protocol/os/paths.h"
@@ -74,8 +78,21 @@ struct Agent::Parts {
         supervisors(ex, settings.program),
         sandboxes(ex, clock, state / "sandboxes", *store, supervisors),
         locks(ex, clock, lock_options()),
-        services{ex,          lifetime,  *store, locks,
-                 supervisors, sandboxes, info(), settings.serve.trust_claimed_users} {}
+        notices(*store),
+        user_locks(ex, clock, settings.serve.name, *store, locks, notices),
+        jobs(ex, clock, *store, locks, notices, supervisors, sandboxes, lifetime),
+        services{ex,
+                 lifetime,
+                 *store,
+                 locks,
+                 supervisors,
+                 sandboxes,
+                 notices,
+                 user_locks,
+                 jobs,
+                 info(),
+                 settings.serve.slots,
+                 settings.serve.trust_claimed_users} {}
 
   LockTableOptions lock_options() const {
     LockTableOptions options;
@@ -113,8 +130,12 @@ struct Agent::Parts {
   Supervisors supervisors;
   Sandboxes sandboxes;
   Locks locks;
+  Notices notices;
+  UserLocks user_locks;
+  Jobs jobs;
   Services services;
   std::unique_ptr<Listener> listener;
+  std::unique_ptr<LocalListener> local;
   std::string address;
 };
 
@@ -124,11 +145,13 @@ os::awaitable<void> Agent::Parts::start() {
   std::filesystem::remove(state / "agent.json", none);
   auto loaded = co_await sandboxes.load();
   need(std::move(loaded), "cannot read the sandboxes");
-  auto user_lock = co_await store->user_lock();
-  if (auto lock = need(std::move(user_lock), "cannot read the user lock")) {
-    locks.restore_user_lock({lock->user, lock->since, lock->reason});
-  }
-  co_await sandboxes.end_orphans();
+  auto told = co_await notices.load();
+  need(std::move(told), "cannot read the notices");
+  auto reserved = co_await user_locks.load();
+  need(std::move(reserved), "cannot read the user lock");
+  auto adopted = co_await jobs.adopt();
+  need(std::move(adopted), "cannot read the jobs");
+  local = need(LocalListener::open(services, state / "agent.sock"), "cannot listen");
   listener =
       need(Listener::open(services, keys, host_key, settings.serve.host, settings.serve.port),
            "cannot listen");
@@ -171,13 +194,16 @@ os::awaitable<bool> Agent::Parts::finish() {
   log::info("stopping");
   notify_service_manager(settings.notify_socket, "STOPPING=1");
   listener->close();
+  local->close();
   using clock_type = std::chrono::steady_clock;
   bool empty = co_await lifetime.empty_by(clock_type::now() + settings.stop_grace);
   if (!empty) {
     // Clients vanish as far as their sessions can tell: jobs are ended and their results kept.
     listener->close_connections();
+    local->close_connections();
     empty = co_await lifetime.empty_by(clock_type::now() + kEndLimit);
   }
+  co_await jobs.close();
   co_await sandboxes.settled();
   std::error_code ignored;
   std::filesystem::remove(state / "agent.json", ignored);
@@ -193,6 +219,7 @@ Agent::~Agent() = default;
 os::awaitable<bool> Agent::run() {
   co_await parts_->start();
   os::spawn(parts_->executor, "listener", parts_->listener->run());
+  os::spawn(parts_->executor, "local listener", parts_->local->run());
   co_await parts_->wait_for_the_end();
   bool clean = co_await parts_->finish();
   co_return clean;

@@ -20,7 +20,19 @@ Holder shown(const LockRequest& request, LockTable::Time since, LockTable::Time 
   return Holder{.user = request.user,
                 .verb = request.verb,
                 .command = request.command,
-                .held_seconds = duration_cast<seconds>(now - since).count()};
+                .held_seconds = duration_cast<seconds>(now - since).count(),
+                .scope = request.scope,
+                .sandbox = request.sandbox,
+                .job = request.job};
+}
+
+Holder shown(const UserLock& lock) {
+  return Holder{.user = lock.user, .verb = "lock", .command = lock.reason, .scope = lock.scope};
+}
+
+// Whether the two exclude each other, slots apart.
+bool collide(const LockRequest& a, const LockRequest& b) {
+  return a.sandbox.empty() || b.sandbox.empty() || a.sandbox == b.sandbox;
 }
 
 }  // namespace
@@ -54,33 +66,39 @@ std::vector<LockTable::Waiting>::iterator LockTable::in_line(LockOwner owner) {
   return std::ranges::find_if(line_, [&](const Waiting& w) { return w.request.owner == owner; });
 }
 
-bool LockTable::locked_against(const std::string& user) const {
-  return user_lock_ && user_lock_->user != user;
+bool LockTable::locked_against(const LockRequest& request) const {
+  return user_lock_ && !user_lock_->is_of(request.user, request.scope);
 }
 
-bool LockTable::sandbox_held(const std::string& sandbox) const {
-  return std::ranges::any_of(held_, [&](const Held& h) { return h.request.sandbox == sandbox; });
+// Whether somebody who came earlier waits for the whole box and only for others to give back.
+bool LockTable::behind_whole_box(const LockRequest& request) const {
+  for (const Waiting& other : line_) {
+    if (other.request.owner == request.owner) return false;
+    if (other.request.sandbox.empty() && !locked_against(other.request)) return true;
+  }
+  return false;
 }
 
 bool LockTable::eligible(const LockRequest& request) const {
-  return !locked_against(request.user) && !sandbox_held(request.sandbox) && !slots_taken();
+  return !locked_against(request) && !slots_taken() && !behind_whole_box(request) &&
+         std::ranges::none_of(held_, [&](const Held& h) { return collide(h.request, request); });
 }
 
-// The sandbox's holders; when it has none, those that fill the slots.
+// Those that hold its sandbox or the whole box; when there are none, those that fill the slots or
+// keep somebody waiting for the whole box.
 std::vector<const LockTable::Held*> LockTable::in_the_way(const LockRequest& request) const {
-  const bool own = sandbox_held(request.sandbox);
   std::vector<const Held*> found;
   for (const Held& h : held_) {
-    if (own ? h.request.sandbox == request.sandbox : slots_taken()) found.push_back(&h);
+    if (collide(h.request, request)) found.push_back(&h);
   }
+  if (!found.empty() || !(slots_taken() || behind_whole_box(request))) return found;
+  for (const Held& h : held_) found.push_back(&h);
   return found;
 }
 
 std::vector<Holder> LockTable::shown_in_the_way(const LockRequest& request, Time now) const {
   std::vector<Holder> out;
-  if (locked_against(request.user)) {
-    out.push_back(Holder{.user = user_lock_->user, .verb = "lock", .command = user_lock_->reason});
-  }
+  if (locked_against(request)) out.push_back(shown(*user_lock_));
   for (const Held* h : in_the_way(request)) out.push_back(shown(h->request, h->since, now));
   return out;
 }
@@ -89,14 +107,14 @@ std::vector<Holder> LockTable::shown_in_the_way(const LockRequest& request, Time
 // none.
 std::vector<std::uint64_t> LockTable::names_of_the_way(const LockRequest& request) const {
   std::vector<std::uint64_t> names;
-  if (locked_against(request.user)) names.push_back(0);
+  if (locked_against(request)) names.push_back(0);
   for (const Held* h : in_the_way(request)) names.push_back(h->fence.counter);
   return names;
 }
 
 Refused LockTable::refusal(const LockRequest& request, const char* why, Time now) const {
   Refused refused{.why = why, .box = options_.box, .holders = shown_in_the_way(request, now)};
-  if (locked_against(request.user)) {
+  if (locked_against(request)) {
     refused.since = user_lock_->since;
     refused.reason = user_lock_->reason;
   }
@@ -108,7 +126,7 @@ std::int64_t LockTable::position(const Waiting& waiter) const {
   std::int64_t ahead = 0;
   for (const Waiting& other : line_) {
     if (&other == &waiter) break;
-    if (options_.slots != 0 || other.request.sandbox == waiter.request.sandbox) ++ahead;
+    if (options_.slots != 0 || collide(other.request, waiter.request)) ++ahead;
   }
   return ahead + 1;
 }
@@ -138,7 +156,7 @@ LockEvents LockTable::request(LockRequest request, Time now) {
     return events;
   }
   if (request.wait && *request.wait <= seconds::zero()) {
-    return {{owner, refusal(request, locked_against(request.user) ? "locked" : "busy", now)}};
+    return {{owner, refusal(request, locked_against(request) ? "locked" : "busy", now)}};
   }
   if (line_.size() >= options_.max_queue) return {{owner, refusal(request, "queue_full", now)}};
   Waiting waiter{.since = now, .active = now};
@@ -157,8 +175,11 @@ LockEvents LockTable::force(LockRequest request, Time now) {
   for (const Held* h : in_the_way(request)) events.push_back({h->request.owner, Bypassed{by}});
   if (const auto waiter = in_line(request.owner); waiter != line_.end()) line_.erase(waiter);
   const LockOwner owner = request.owner;
+  const bool shared =
+      std::ranges::any_of(held_, [&](const Held& h) { return collide(h.request, request); });
   Granted granted = grant(std::move(request), now, now);
   granted.bypassed = std::move(bypassed);
+  granted.shared = shared;
   events.insert(events.begin(), {owner, std::move(granted)});
   walk(events, now);
   return events;
@@ -227,11 +248,12 @@ void LockTable::walk(LockEvents& events, Time now) {
 
 // ---- jobs
 
-bool LockTable::transfer(LockOwner from, LockOwner to) {
+bool LockTable::transfer(LockOwner from, LockOwner to, const std::string& job) {
   Held* mine = held(from);
   if (mine == nullptr || mine->ending) return false;
   assert(held(to) == nullptr && in_line(to) == line_.end());
   mine->request.owner = to;
+  mine->request.job = job;
   mine->mortal = false;
   return true;
 }
@@ -273,33 +295,36 @@ LockEvents LockTable::tick(Time now) {
     h.ending = true;
     events.push_back({h.request.owner, Lapsed{}});
   }
-  for (auto waiter = line_.begin(); waiter != line_.end();) {
-    const bool silent = now >= waiter->active + options_.ttl;
-    if (!silent && (!waiter->deadline || now < *waiter->deadline)) {
-      ++waiter;
-      continue;
-    }
-    events.push_back({waiter->request.owner, refusal(waiter->request, "expired", now)});
-    waiter = line_.erase(waiter);
+  // All are told what stands in their way before any of them leaves the line.
+  const auto over = [&](const Waiting& waiter) {
+    const bool silent = now >= waiter.active + options_.ttl;
+    return silent || (waiter.deadline && now >= *waiter.deadline);
+  };
+  for (const Waiting& waiter : line_) {
+    if (over(waiter))
+      events.push_back({waiter.request.owner, refusal(waiter.request, "expired", now)});
   }
+  std::erase_if(line_, over);
   walk(events, now);
   return events;
 }
 
 // ---- user locks
 
-LockTable::UserLockChange LockTable::may_lock(const std::string& user) const {
+LockTable::UserLockChange LockTable::may_lock(const std::string& user,
+                                              const std::string& scope) const {
   if (!user_lock_) return UserLockChange::done;
-  return user_lock_->user == user ? UserLockChange::unchanged : UserLockChange::refused;
+  return user_lock_->is_of(user, scope) ? UserLockChange::unchanged : UserLockChange::refused;
 }
 
-LockTable::UserLockChange LockTable::may_unlock(const std::string& user, bool forced) const {
+LockTable::UserLockChange LockTable::may_unlock(const std::string& user, const std::string& scope,
+                                                bool forced) const {
   if (!user_lock_) return UserLockChange::unchanged;
-  return user_lock_->user == user || forced ? UserLockChange::done : UserLockChange::refused;
+  return user_lock_->is_of(user, scope) || forced ? UserLockChange::done : UserLockChange::refused;
 }
 
 std::pair<LockTable::UserLockChange, LockEvents> LockTable::lock(UserLock wanted, Time now) {
-  const auto change = may_lock(wanted.user);
+  const auto change = may_lock(wanted.user, wanted.scope);
   LockEvents events;
   if (change == UserLockChange::done) {
     user_lock_ = std::move(wanted);
@@ -309,8 +334,9 @@ std::pair<LockTable::UserLockChange, LockEvents> LockTable::lock(UserLock wanted
 }
 
 std::pair<LockTable::UserLockChange, LockEvents> LockTable::unlock(const std::string& user,
+                                                                   const std::string& scope,
                                                                    bool forced, Time now) {
-  const auto change = may_unlock(user, forced);
+  const auto change = may_unlock(user, scope, forced);
   LockEvents events;
   if (change == UserLockChange::done) {
     user_lock_.reset();
@@ -330,23 +356,52 @@ bool LockTable::waits(LockOwner owner) const {
   return std::ranges::any_of(line_, [&](const Waiting& w) { return w.request.owner == owner; });
 }
 
+std::optional<Holder> LockTable::standing(LockOwner owner, Time now) const {
+  if (const Held* mine = held(owner)) return shown(mine->request, mine->since, now);
+  for (const Waiting& waiter : line_) {
+    if (waiter.request.owner == owner) return shown(waiter.request, waiter.since, now);
+  }
+  return std::nullopt;
+}
+
 std::optional<Refused> LockTable::refuses_plain(LockOwner owner, const std::string& user,
                                                 Time now) const {
   const Held* mine = held(owner);
   if (mine != nullptr && !mine->ending) return std::nullopt;
-  Refused refused{.box = options_.box};
-  if (locked_against(user)) {
-    refused.why = "locked";
-    refused.since = user_lock_->since;
-    refused.reason = user_lock_->reason;
-    refused.holders.push_back(
-        Holder{.user = user_lock_->user, .verb = "lock", .command = user_lock_->reason});
-    return refused;
+  return refuses_beside(LockRequest{.owner = owner, .user = user}, now);
+}
+
+// Another user's user lock, others' holding all slots, or somebody's having the whole box.
+std::optional<Refused> LockTable::refuses_beside(const LockRequest& who, Time now) const {
+  if (locked_against(who)) {
+    return Refused{.why = "locked",
+                   .box = options_.box,
+                   .holders = {shown(*user_lock_)},
+                   .since = user_lock_->since,
+                   .reason = user_lock_->reason};
   }
-  if (mine == nullptr && !slots_taken()) return std::nullopt;
-  refused.why = "busy";
-  refused.holders = all_holders(now);
-  return refused;
+  const Held* mine = held(who.owner);
+  const bool whole_box = std::ranges::any_of(
+      held_, [&](const Held& h) { return &h != mine && h.request.sandbox.empty(); });
+  // One that is ending has its slot still, but not for anything new.
+  const bool ending = mine != nullptr && mine->ending;
+  if (!ending && !whole_box && (mine != nullptr || !slots_taken())) return std::nullopt;
+  return Refused{.why = "busy", .box = options_.box, .holders = all_holders(now)};
+}
+
+std::optional<Refused> LockTable::refuses_end(LockOwner owner, const std::string& sandbox,
+                                              const std::string& user, const std::string& scope,
+                                              bool box_counts, Time now) const {
+  Refused refused{.why = "busy", .box = options_.box};
+  for (const Held& h : held_) {
+    if (h.request.owner != owner && h.request.sandbox == sandbox) {
+      refused.holders.push_back(shown(h.request, h.since, now));
+    }
+  }
+  if (!refused.holders.empty()) return refused;
+  if (!box_counts) return std::nullopt;
+  return refuses_beside(
+      LockRequest{.owner = owner, .sandbox = sandbox, .user = user, .scope = scope}, now);
 }
 
 std::vector<Holder> LockTable::holders(const std::string& sandbox, Time now) const {
@@ -360,6 +415,12 @@ std::vector<Holder> LockTable::holders(const std::string& sandbox, Time now) con
 std::vector<Holder> LockTable::all_holders(Time now) const {
   std::vector<Holder> out;
   for (const Held& h : held_) out.push_back(shown(h.request, h.since, now));
+  return out;
+}
+
+std::vector<Holder> LockTable::all_waiting(Time now) const {
+  std::vector<Holder> out;
+  for (const Waiting& waiter : line_) out.push_back(shown(waiter.request, waiter.since, now));
   return out;
 }
 

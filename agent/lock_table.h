@@ -5,7 +5,8 @@
 // One arrival list per box. It is walked in order on every change; a request is granted when its
 // sandbox has no holder, a slot is free and no other user's user lock covers the box. It takes all
 // or nothing, so nobody holds a part and waits for the rest, and sandboxes wait for each other only
-// for slots.
+// for slots. A request may also ask for the whole box: it waits for every holder, and nobody who
+// came later passes it.
 #pragma once
 
 #include <chrono>
@@ -38,13 +39,15 @@ std::string text(const Fence& fence);  // "epoch.counter"
 
 struct LockRequest {
   LockOwner owner = 0;
-  std::string sandbox;
+  std::string sandbox;  // empty: the whole box
   std::string user;
+  std::string scope;  // which CI job of that user; empty: the person
   std::string verb;
   std::string command;
   std::optional<std::chrono::seconds>
       wait;            // std::nullopt: without limit; zero or less: refused at once
   bool force = false;  // granted whatever holds it, with a fence of its own
+  std::string job;     // set by transfer() and for adopt(): the job that owns the lock
 };
 // Of the `wait_seconds` on the wire: below zero is without limit.
 std::optional<std::chrono::seconds> wait_budget(std::int64_t wait_seconds);
@@ -54,7 +57,12 @@ struct UserLock {
   std::string user;
   std::string since;   // RFC 3339
   std::string reason;  // may be empty
+  // Of one CI job of that user alone; empty: the user's, under whatever scope.
+  std::string scope = {};
   bool operator==(const UserLock&) const = default;
+  bool is_of(const std::string& who, const std::string& which) const {
+    return user == who && (scope.empty() || scope == which);
+  }
 };
 
 // The holder was silent for too long: end what it runs, then say reaped(). It is the holder until
@@ -106,7 +114,7 @@ class LockTable {
   void activity(LockOwner owner, Time now);
   // One step: the lock of `from` is the job `to`'s, under the same fence. Silence does not end a
   // job's lock. False when `from` holds nothing or is ending.
-  bool transfer(LockOwner from, LockOwner to);
+  bool transfer(LockOwner from, LockOwner to, const std::string& job);
   // A job that outlived an earlier agent and still holds its lock. Granted whatever holds it;
   // silence does not end it. Requires an owner that the table does not know.
   Fence adopt(LockRequest request, Time since);
@@ -124,22 +132,32 @@ class LockTable {
   };
   const std::optional<UserLock>& user_lock() const { return user_lock_; }
   // What lock and unlock would answer: the caller writes the change to disk between this and them.
-  UserLockChange may_lock(const std::string& user) const;
-  UserLockChange may_unlock(const std::string& user, bool force) const;
+  UserLockChange may_lock(const std::string& user, const std::string& scope) const;
+  UserLockChange may_unlock(const std::string& user, const std::string& scope, bool force) const;
   // Running commands go on; other users' requests wait from here on, or are refused.
   std::pair<UserLockChange, LockEvents> lock(UserLock wanted, Time now);
-  std::pair<UserLockChange, LockEvents> unlock(const std::string& user, bool force, Time now);
+  std::pair<UserLockChange, LockEvents> unlock(const std::string& user, const std::string& scope,
+                                               bool force, Time now);
 
   // The owner's fence while it holds; std::nullopt when it waits, is ending or is not known.
   // Nothing of an owner without one may touch the sandbox.
   std::optional<Fence> fence(LockOwner owner) const;
   bool waits(LockOwner owner) const;
+  // As others see the owner: what it holds or waits for; std::nullopt: neither.
+  std::optional<protocol::wire::Holder> standing(LockOwner owner, Time now) const;
   // Why a command that takes no lock (a stock client's plain one) is refused all the same: another
   // user's user lock, or others hold every slot. std::nullopt: it may run.
   std::optional<protocol::wire::Refused> refuses_plain(LockOwner owner, const std::string& user,
                                                        Time now) const;
+  // Why the owner's user may not end this sandbox now: another owner holds it; or, where the rest
+  // of the box counts, too, as in refuses_plain.
+  std::optional<protocol::wire::Refused> refuses_end(LockOwner owner, const std::string& sandbox,
+                                                     const std::string& user,
+                                                     const std::string& scope, bool box_counts,
+                                                     Time now) const;
   std::vector<protocol::wire::Holder> holders(const std::string& sandbox, Time now) const;
   std::vector<protocol::wire::Holder> all_holders(Time now) const;
+  std::vector<protocol::wire::Holder> all_waiting(Time now) const;
   // Those in line, first first. Their held_seconds says for how long they have waited.
   std::vector<protocol::wire::Holder> waiting(const std::string& sandbox, Time now) const;
   bool idle() const { return held_.empty() && line_.empty(); }
@@ -166,10 +184,11 @@ class LockTable {
   const Held* held(LockOwner owner) const;
   Held* held(LockOwner owner);
   std::vector<Waiting>::iterator in_line(LockOwner owner);
-  bool locked_against(const std::string& user) const;
-  bool sandbox_held(const std::string& sandbox) const;
+  bool locked_against(const LockRequest& request) const;
   bool slots_taken() const { return options_.slots != 0 && held_.size() >= options_.slots; }
   bool eligible(const LockRequest& request) const;
+  bool behind_whole_box(const LockRequest& request) const;
+  std::optional<protocol::wire::Refused> refuses_beside(const LockRequest& who, Time now) const;
   std::vector<const Held*> in_the_way(const LockRequest& request) const;
   std::vector<protocol::wire::Holder> shown_in_the_way(const LockRequest& request, Time now) const;
   std::vector<std::uint64_t> names_of_the_way(const LockRequest& request) const;

@@ -1,5 +1,6 @@
 #include "agent/locks.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace agent {
@@ -45,11 +46,12 @@ void Locks::leave(LockOwner owner) {
 }
 
 void Locks::request(LockOwner owner, const std::string& sandbox, const std::string& user,
-                    const wire::LockRequested& request) {
+                    const std::string& scope, const wire::LockRequested& request) {
   LockRequest wanted;
   wanted.owner = owner;
   wanted.sandbox = sandbox;
   wanted.user = user;
+  wanted.scope = scope;
   wanted.verb = request.verb;
   wanted.command = request.command;
   wanted.wait = wait_budget(request.wait_seconds);
@@ -79,8 +81,37 @@ std::optional<wire::Refused> Locks::refuses_plain(LockOwner owner, const std::st
   return table_.refuses_plain(owner, user, clock_.now());
 }
 
-void Locks::restore_user_lock(UserLock lock) {
-  tell(table_.lock(std::move(lock), clock_.now()).second);
+std::vector<wire::Holder> Locks::all_holders() const { return table_.all_holders(clock_.now()); }
+
+std::vector<wire::Holder> Locks::all_waiting() const { return table_.all_waiting(clock_.now()); }
+
+std::optional<wire::Holder> Locks::standing(LockOwner owner) const {
+  return table_.standing(owner, clock_.now());
+}
+
+std::optional<wire::Refused> Locks::refuses_end(LockOwner owner, const std::string& sandbox,
+                                                const std::string& user, const std::string& scope,
+                                                bool box_counts) const {
+  return table_.refuses_end(owner, sandbox, user, scope, box_counts, clock_.now());
+}
+
+bool Locks::transfer(LockOwner from, LockOwner to, const std::string& job) {
+  return table_.transfer(from, to, job);
+}
+
+void Locks::adopt(LockRequest request, std::int64_t since) {
+  auto age = clock_.date() - os::Clock::system(std::chrono::seconds(since));
+  auto now = clock_.now();
+  table_.adopt(std::move(request),
+               now - std::max<std::chrono::steady_clock::duration>(
+                         std::chrono::duration_cast<std::chrono::steady_clock::duration>(age),
+                         std::chrono::steady_clock::duration::zero()));
+}
+
+void Locks::user_lock(UserLock lock) { tell(table_.lock(std::move(lock), clock_.now()).second); }
+
+void Locks::user_unlock(const std::string& user, const std::string& scope, bool force) {
+  tell(table_.unlock(user, scope, force, clock_.now()).second);
 }
 
 void Locks::tell(LockEvents events) {

@@ -44,20 +44,40 @@ class Locks {
   // Nothing of it runs: gives back what it has, and forgets it.
   void leave(LockOwner owner);
 
+  // An empty `sandbox` is the whole box.
   void request(LockOwner owner, const std::string& sandbox, const std::string& user,
-               const protocol::wire::LockRequested& request);
+               const std::string& scope, const protocol::wire::LockRequested& request);
   // Gives its lock back, or leaves the line. Requires that nothing of it runs.
   void release(LockOwner owner);
   // The client has proved itself alive.
   void active(LockOwner owner);
 
+  // The lock of `from` is the job's from here on, whose owner is `to`. False when `from` holds none
+  // or its client is gone.
+  bool transfer(LockOwner from, LockOwner to, const std::string& job);
+  // A job of an earlier agent's life has its lock still, and has had it since then (seconds since
+  // 1970). Only before anybody else asks.
+  void adopt(LockRequest request, std::int64_t since);
+
   std::vector<protocol::wire::Holder> holders(const std::string& sandbox) const;
   std::vector<protocol::wire::Holder> waiting(const std::string& sandbox) const;
+  std::vector<protocol::wire::Holder> all_holders() const;
+  std::vector<protocol::wire::Holder> all_waiting() const;
+  std::optional<protocol::wire::Holder> standing(LockOwner owner) const;
   std::optional<protocol::wire::Refused> refuses_plain(LockOwner owner,
                                                        const std::string& user) const;
+  std::optional<protocol::wire::Refused> refuses_end(LockOwner owner, const std::string& sandbox,
+                                                     const std::string& user,
+                                                     const std::string& scope,
+                                                     bool box_counts) const;
+  bool waits(LockOwner owner) const { return table_.waits(owner); }
   bool holds(LockOwner owner) const { return table_.fence(owner).has_value(); }
   bool idle() const { return table_.idle(); }
-  void restore_user_lock(UserLock lock);
+
+  // Reservations of the whole box, after the disk has them: agent/user_locks.h.
+  const LockTable& table() const { return table_; }
+  void user_lock(UserLock lock);
+  void user_unlock(const std::string& user, const std::string& scope, bool force);
 
  private:
   static protocol::os::awaitable<void> keep_deadlines(std::shared_ptr<bool> alive, Locks& locks);

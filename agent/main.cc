@@ -9,6 +9,7 @@
 
 #include "agent/agent.h"
 #include "agent/authorized_keys.h"
+#include "agent/bridge.h"
 #include "agent/log.h"
 #include "agent/options.h"
 #include "agent/supervisor/supervisor.h"
@@ -119,8 +120,8 @@ int run(std::span<const std::string> arguments) {
   if (const auto* options = std::get_if<agent::AuthorizeOptions>(&*command)) {
     return authorize(*options);
   }
-  if (const auto* options = std::get_if<agent::SuperviseOptions>(&*command)) {
-    return agent::supervisor::supervise(options->directory, SANDBOX_VERSION);
+  if (const auto* options = std::get_if<agent::BridgeOptions>(&*command)) {
+    return agent::bridge(options->state);
   }
   if (const auto* options = std::get_if<agent::SuperviseOptions>(&*command)) {
     return agent::supervisor::supervise(options->directory, SANDBOX_VERSION);

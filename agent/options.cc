@@ -178,6 +178,19 @@ result<Command> parse_authorize(std::span<const std::string> arguments) {
   return Command(options);
 }
 
+result<Command> parse_bridge(std::span<const std::string> arguments) {
+  BridgeOptions options;
+  Grammar grammar;
+  grammar.values["--state"] = set_path(options.state, "--state");
+  if (auto done = read(arguments, grammar); !done) {
+    return done.error();
+  }
+  if (options.state.empty()) {
+    return misuse("bridge needs --state DIR, the agent's");
+  }
+  return Command(options);
+}
+
 result<Command> parse_supervise(std::span<const std::string> arguments) {
   SuperviseOptions options;
   Grammar grammar;
@@ -195,7 +208,7 @@ result<Command> parse_supervise(std::span<const std::string> arguments) {
 
 result<Command> parse_options(std::span<const std::string> arguments) {
   if (arguments.empty()) {
-    return misuse("a command is needed: serve, authorize, supervise or version");
+    return misuse("a command is needed: serve, authorize, bridge, supervise or version");
   }
   const std::string& command = arguments.front();
   auto rest = arguments.subspan(1);
@@ -209,6 +222,9 @@ result<Command> parse_options(std::span<const std::string> arguments) {
   }
   if (command == "authorize") {
     return parse_authorize(rest);
+  }
+  if (command == "bridge") {
+    return parse_bridge(rest);
   }
   if (command == "supervise") {
     return parse_supervise(rest);
@@ -228,6 +244,7 @@ std::string_view help_text() {
 usage:
   sandbox-agent serve --state DIR --name NAME [options]
   sandbox-agent authorize --state DIR [--user NAME] 'ssh-ed25519 AAAA... comment'
+  sandbox-agent bridge --state DIR             (joins stdin and stdout to that agent)
   sandbox-agent supervise --directory DIR      (started by serve, one per sandbox)
   sandbox-agent version
 

@@ -30,6 +30,10 @@ struct AuthorizeOptions {
   std::string user;  // empty: the line says
 };
 
+struct BridgeOptions {
+  std::filesystem::path state;
+};
+
 struct SuperviseOptions {
   std::filesystem::path directory;
 };
@@ -37,8 +41,8 @@ struct SuperviseOptions {
 struct HelpOptions {};
 struct VersionOptions {};
 
-using Command =
-    std::variant<ServeOptions, AuthorizeOptions, SuperviseOptions, HelpOptions, VersionOptions>;
+using Command = std::variant<ServeOptions, AuthorizeOptions, BridgeOptions, SuperviseOptions,
+                             HelpOptions, VersionOptions>;
 
 // The arguments after the program's name. Errc::bad_input with a sentence for stderr.
 protocol::wire::result<Command> parse_options(std::span<const std::string> arguments);

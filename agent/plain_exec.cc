@@ -29,7 +29,8 @@ class PlainExec : public std::enable_shared_from_this<PlainExec> {
             std::unique_ptr<os::FrameStream> frames)
       : services_(services), channel_(std::move(channel)), frames_(std::move(frames)) {}
 
-  awaitable<void> run(wire::Exec exec);
+  // False when the supervisor went without having said how the command ended.
+  awaitable<bool> run(wire::Exec exec);
 
  private:
   static awaitable<void> bring_input(std::shared_ptr<PlainExec> self);
@@ -45,13 +46,14 @@ class PlainExec : public std::enable_shared_from_this<PlainExec> {
   bool vanished_ = false;  // the client has
 };
 
-awaitable<void> PlainExec::run(wire::Exec exec) {
+awaitable<bool> PlainExec::run(wire::Exec exec) {
   auto self = shared_from_this();
   frames_->send(kRequest, exec);
   os::spawn(services_.executor, "exec input", bring_input(self));
   os::spawn(services_.executor, "exec events", bring_events(self));
   os::spawn(services_.executor, "exec client", watch_client(self));
-  while (true) {
+  bool more = true;
+  while (more) {
     auto frame = co_await frames_->read();
     if (!frame || !*frame) {
       break;
@@ -64,10 +66,7 @@ awaitable<void> PlainExec::run(wire::Exec exec) {
     if (!message) {
       break;
     }
-    bool more = co_await on_message(*message);
-    if (!more) {
-      break;
-    }
+    more = co_await on_message(*message);
   }
   if (!over_ && !vanished_) {
     over_ = true;
@@ -76,6 +75,7 @@ awaitable<void> PlainExec::run(wire::Exec exec) {
   over_ = true;
   frames_->close();
   channel_->close();
+  co_return !more;
 }
 
 awaitable<void> PlainExec::deliver(wire::Frame frame) {
@@ -188,7 +188,11 @@ os::awaitable<void> serve_plain_exec(Services& services,
                                      protocol::ssh::ExecRequest request, std::string sandbox,
                                      std::string user) {
   channel->accept();
-  auto use = services.sandboxes.use(sandbox, [channel] { channel->close(); });
+  Attachment who;
+  who.user = user;
+  who.verb = request.command.empty() ? "shell" : "exec";
+  who.command = request.command;
+  auto use = services.sandboxes.use(sandbox, std::move(who), [channel] { channel->close(); });
   if (!use) {
     co_await refuse_exec(channel, "sandbox: " + use.error().what, kNotRun);
     co_return;
@@ -207,7 +211,17 @@ os::awaitable<void> serve_plain_exec(Services& services,
   exec.env = std::move(request.env);
   exec.terminal = request.terminal;
   auto run = std::make_shared<PlainExec>(services, channel, std::move(connection->frames));
-  co_await run->run(std::move(exec));
+  bool ended = co_await run->run(std::move(exec));
+  if (!ended && services.sandboxes.find(sandbox, user)) {
+    // The command of a supervisor that was killed may run on. Its successor ends it before it says
+    // hello; until then this connection has its lock.
+    wire::Hello again;
+    again.user = user;
+    again.version = services.info.version;
+    auto successor = co_await services.supervisors.connect(services.sandboxes.directory(sandbox),
+                                                           std::move(again));
+    (void)successor;
+  }
 }
 
 }  // namespace agent

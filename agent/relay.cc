@@ -79,7 +79,7 @@ std::size_t Relay::queued_bytes() const {
   return state_ == State::open ? frames_->queued_bytes() : early_bytes_;
 }
 
-awaitable<void> Relay::hang_up() {
+awaitable<bool> Relay::hang_up() {
   auto self = shared_from_this();
   if (!std::exchange(hung_up_, true)) {
     send(0, wire::Hangup{});
@@ -87,6 +87,7 @@ awaitable<void> Relay::hang_up() {
   while (!ended_ && state_ != State::gone) {
     co_await changed_.wait();
   }
+  co_return ended_;
 }
 
 void Relay::ended() {

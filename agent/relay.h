@@ -30,9 +30,11 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void forward(protocol::wire::Frame frame);
   std::size_t queued_bytes() const;
 
-  // Tells the supervisor that the client is gone. Returns when its job is reaped (`ended`), or with
-  // it when the supervisor is gone.
-  awaitable<void> hang_up();
+  // Tells the supervisor that the client is gone. True when its job is reaped (`ended`), false when
+  // the supervisor is gone.
+  awaitable<bool> hang_up();
+  // Whether there ever was a supervisor.
+  bool was_open() const { return frames_ != nullptr; }
   // The supervisor's answer to hang_up, as the session reads it.
   void ended();
   // Writes what is queued, then closes.

@@ -19,7 +19,12 @@ struct Sandboxes::Entry {
   bool making = false;
   bool ending = false;
   std::int64_t use_saved_at = 0;
-  std::list<std::function<void()>> users;
+  struct User {
+    Attachment who;
+    std::int64_t since;
+    std::function<void()> on_end;
+  };
+  std::list<User> users;
   protocol::os::Wakeup changed;  // made, ended, or a user left
 };
 

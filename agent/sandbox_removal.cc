@@ -22,6 +22,23 @@ constexpr std::chrono::seconds kFlockLimit{10};
 
 }  // namespace
 
+awaitable<void> read_ended(os::FrameStream& frames, std::size_t count) {
+  while (count > 0) {
+    auto frame = co_await frames.read();
+    if (!frame || !*frame) {
+      co_return;
+    }
+    if ((*frame)->kind != wire::FrameKind::control) {
+      frames.consumed((*frame)->kind, (*frame)->request, (*frame)->payload.size());
+      continue;
+    }
+    auto message = wire::decode((*frame)->payload);
+    if (message && std::holds_alternative<wire::Ended>(*message)) {
+      --count;
+    }
+  }
+}
+
 awaitable<result<void>> Sandboxes::remove(std::string id) {
   auto found = entry(id);
   if (!found) {
@@ -46,9 +63,9 @@ awaitable<result<void>> Sandboxes::remove(std::string id) {
 }
 
 awaitable<result<void>> Sandboxes::remove_now(std::string id, std::shared_ptr<Entry> found) {
-  auto users = found->users;
-  for (const auto& on_end : users) {
-    on_end();
+  auto users = found->users;  // one may leave while it is told
+  for (const Entry::User& user : users) {
+    user.on_end();
   }
   auto ended = co_await shut_down(id);
   if (!ended) {

@@ -38,7 +38,7 @@ bool is_sandbox_id(const std::string& id) {
 
 struct Sandboxes::Use::Place {
   std::shared_ptr<Entry> entry;
-  std::list<std::function<void()>>::iterator user;
+  std::list<Entry::User>::iterator user;
   os::FileLock lock;  // shared, so that no other program removes the directory either
 };
 
@@ -134,6 +134,26 @@ std::optional<std::string> Sandboxes::owner(const std::string& id) const {
     return std::nullopt;
   }
   return found->sandbox.user;
+}
+
+std::vector<std::string> Sandboxes::ids() const {
+  std::vector<std::string> all;
+  for (const auto& [id, each] : entries_) {
+    if (!each->making && !each->ending) {
+      all.push_back(id);
+    }
+  }
+  return all;
+}
+
+std::vector<Sandboxes::Attached> Sandboxes::attached() const {
+  std::vector<Attached> all;
+  for (const auto& [id, each] : entries_) {
+    for (const Entry::User& user : each->users) {
+      all.push_back({id, each->sandbox.user, user.who, user.since});
+    }
+  }
+  return all;
 }
 
 std::vector<Sandbox> Sandboxes::of(const std::string& user) const {
@@ -281,7 +301,7 @@ void Sandboxes::note_synced(const std::string& id) {
   }
 }
 
-result<std::unique_ptr<Sandboxes::Use>> Sandboxes::use(const std::string& id,
+result<std::unique_ptr<Sandboxes::Use>> Sandboxes::use(const std::string& id, Attachment who,
                                                        std::function<void()> on_end) {
   auto found = entry(id);
   if (!found || found->making || found->ending) {
@@ -299,7 +319,8 @@ result<std::unique_ptr<Sandboxes::Use>> Sandboxes::use(const std::string& id,
     found->use_saved_at = found->sandbox.used_at;
     save_later(found->sandbox);
   }
-  auto user = found->users.insert(found->users.end(), std::move(on_end));
+  auto user = found->users.insert(found->users.end(),
+                                  {std::move(who), found->sandbox.used_at, std::move(on_end)});
   return std::unique_ptr<Use>(
       new Use(std::make_unique<Use::Place>(Use::Place{found, user, std::move(*lock)})));
 }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/lock_table.h"
 #include "agent/store.h"
 #include "agent/supervisors.h"
 #include "protocol/os/async.h"
@@ -23,6 +24,16 @@
 namespace agent {
 
 using Sandbox = SandboxRecord;
+
+// Who uses a sandbox, as others see it.
+struct Attachment {
+  std::string user;
+  std::string scope;
+  LockOwner owner = 0;  // whose lock tells more; 0: nobody's
+  std::string verb;     // what it does without a lock
+  std::string command;
+  bool session = true;  // false: a detached job
+};
 
 class Sandboxes {
  public:
@@ -36,9 +47,7 @@ class Sandboxes {
   // Once, before anybody is let in: reads the records, and finishes removals that an earlier agent
   // began.
   awaitable<result<void>> load();
-  // Ends what an earlier agent's clients had running; their results are taken. Returns when all is
-  // reaped.
-  awaitable<void> end_orphans();
+  std::vector<std::string> ids() const;
 
   // std::nullopt too when it is somebody else's.
   std::optional<Sandbox> find(const std::string& id, const std::string& user) const;
@@ -71,7 +80,15 @@ class Sandboxes {
   };
   // Errc::not_found when it is gone or going. `on_end` is called once when the sandbox is being
   // ended; let go of the Use soon after.
-  result<std::unique_ptr<Use>> use(const std::string& id, std::function<void()> on_end);
+  result<std::unique_ptr<Use>> use(const std::string& id, Attachment who,
+                                   std::function<void()> on_end);
+  struct Attached {
+    std::string sandbox;
+    std::string owner;  // the sandbox's user
+    Attachment who;
+    std::int64_t since = 0;  // seconds since 1970
+  };
+  std::vector<Attached> attached() const;
 
   // Ends its users and jobs, removes its files and its record. The caller must not hold a Use of
   // it. Errc::not_found; busy when something keeps using it; no_space, denied ... when its files
@@ -91,7 +108,6 @@ class Sandboxes {
 
   std::shared_ptr<Entry> entry(const std::string& id) const;
   result<void> make_directories(const Sandbox& sandbox) const;
-  awaitable<void> end_orphans_of(std::string id);
   awaitable<result<void>> shut_down(std::string id);
   awaitable<result<void>> remove_now(std::string id, std::shared_ptr<Entry> entry);
   // Moves a directory out of the way, and deletes it in the background.

@@ -64,6 +64,21 @@ CREATE TABLE audit (
   sandbox TEXT NOT NULL,
   detail TEXT NOT NULL
 );
+)sql",
+    R"sql(
+ALTER TABLE user_locks ADD COLUMN scope TEXT NOT NULL DEFAULT '';
+
+ALTER TABLE jobs ADD COLUMN scope TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN state TEXT NOT NULL DEFAULT 'running';  -- or exited, lost
+ALTER TABLE jobs ADD COLUMN ended_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN status INTEGER NOT NULL DEFAULT -1;     -- -1: none
+ALTER TABLE jobs ADD COLUMN signal TEXT NOT NULL DEFAULT '';
+
+CREATE TABLE notices (  -- what somebody has to be told when next seen
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  user TEXT NOT NULL,
+  text TEXT NOT NULL
+);
 )sql"};
 
 result<std::int64_t> pragma(Database& database, const std::string& name) {

@@ -6,11 +6,14 @@
 
 namespace agent {
 
+class Jobs;
 class Lifetime;
 class Locks;
+class Notices;
 class Sandboxes;
 class Store;
 class Supervisors;
+class UserLocks;
 
 struct Services {
   protocol::os::executor executor;
@@ -19,7 +22,11 @@ struct Services {
   Locks& locks;
   Supervisors& supervisors;
   Sandboxes& sandboxes;
+  Notices& notices;
+  UserLocks& user_locks;
+  Jobs& jobs;
   protocol::wire::Info info;         // without `user`
+  std::uint32_t slots = 0;           // 0: no limit
   bool trust_claimed_users = false;  // a client's word for its user's name is taken
 };
 

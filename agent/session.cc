@@ -2,7 +2,9 @@
 
 #include <boost/json.hpp>
 
+#include "agent/channel_stream.h"
 #include "agent/log.h"
+#include "agent/session_attached.h"
 #include "agent/session_state.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
@@ -19,16 +21,8 @@ using wire::Message;
 
 namespace {
 
-result<void> check_version(const std::string& argument) {
-  boost::system::error_code error;
-  auto value = boost::json::parse(argument, error);
-  const auto* object = value.if_object();
-  if (error || object == nullptr) {
-    return Failure(Errc::bad_input, "the session directive takes {\"version\":1}");
-  }
-  const auto* version = object->if_contains("version");
-  if (version == nullptr || !version->is_int64() ||
-      version->as_int64() != std::int64_t{wire::kProtocolVersion}) {
+result<void> check_version(std::int64_t version) {
+  if (version != std::int64_t{wire::kProtocolVersion}) {
     return Failure(Errc::unsupported, "this agent speaks version " +
                                           std::to_string(wire::kProtocolVersion) +
                                           " of the session protocol");
@@ -36,13 +30,21 @@ result<void> check_version(const std::string& argument) {
   return {};
 }
 
+result<void> check_argument(const std::string& argument) {
+  boost::system::error_code error;
+  auto value = boost::json::parse(argument, error);
+  const auto* object = value.if_object();
+  if (error || object == nullptr) {
+    return Failure(Errc::bad_input, "the session directive takes {\"version\":1}");
+  }
+  const auto* version = object->if_contains("version");
+  return check_version(version == nullptr || !version->is_int64() ? -1 : version->as_int64());
+}
+
 }  // namespace
 
-awaitable<void> Session::run(std::string argument) {
+awaitable<void> Session::run() {
   auto self = shared_from_this();
-  if (auto version = check_version(argument); !version) {
-    end_with(version.error());
-  }
   while (!ending_) {
     auto frame = co_await client_.read();
     if (!frame) {
@@ -61,8 +63,34 @@ awaitable<void> Session::run(std::string argument) {
   co_await wind_up();
 }
 
+awaitable<void> Session::run_greeted() {
+  auto self = shared_from_this();
+  auto frame = co_await client_.read();
+  if (frame && *frame) {
+    result<wire::Message> message = Failure(Errc::bad_input, "not a control frame");
+    if ((*frame)->kind == FrameKind::control) {
+      message = wire::decode((*frame)->payload);
+    }
+    const auto* start = message ? std::get_if<wire::SessionStart>(&*message) : nullptr;
+    if (start == nullptr) {
+      end_with(Failure(Errc::bad_input, "the first message here is session {\"version\":1}"));
+    } else if (auto version = check_version(start->version); !version) {
+      end_with(version.error());
+    } else {
+      wire::Info info = services_.info;
+      info.user = user_;
+      client_.send(0, info);
+    }
+  }
+  co_await run();
+}
+
 awaitable<void> Session::on_frame(Frame frame) {
   if (frame.kind != FrameKind::control) {
+    if (auto attached = attached_.find(frame.request); attached != attached_.end()) {
+      attached->second->relay->forward(std::move(frame));
+      co_return;
+    }
     if (frame.kind == FrameKind::pack || frame.kind == FrameKind::input ||
         frame.kind == FrameKind::credit) {
       auto verdict = steps_.from_client(frame.request, frame.kind);
@@ -77,6 +105,10 @@ awaitable<void> Session::on_frame(Frame frame) {
   auto message = wire::decode(frame.payload);
   if (!message) {
     fail(frame.request, "message", message.error());
+    co_return;
+  }
+  bool of_the_box = co_await on_box_message(frame.request, *message);
+  if (of_the_box) {
     co_return;
   }
   if (std::holds_alternative<wire::StatusRequest>(*message)) {
@@ -117,10 +149,30 @@ awaitable<void> Session::on_session_message(const Message& message) {
 }
 
 void Session::on_step(Message message, Frame frame) {
-  if (sandbox_.empty()) {
+  // Without a sandbox the lock is that of the whole box, and there is nothing to do under it.
+  bool of_lock = std::holds_alternative<wire::LockRequested>(message) ||
+                 std::holds_alternative<wire::LockReleased>(message);
+  if (sandbox_.empty() && !of_lock) {
     fail(frame.request, wire::message_name(message),
          Failure(Errc::bad_input, "bind to a sandbox first"));
     return;
+  }
+  if (attach_requests_.count(frame.request) != 0) {
+    fail(frame.request, wire::message_name(message),
+         Failure(Errc::bad_input, "this request's number was used for attach"));
+    return;
+  }
+  if (const auto* ask = std::get_if<wire::LockRequested>(&message)) {
+    auto user = user_for(ask->user);
+    auto scope = scope_for(ask->scope);
+    if (!user || !scope) {
+      fail(frame.request, wire::message_name(message), !user ? user.error() : scope.error());
+      return;
+    }
+    if (sandbox_.empty()) {
+      user_ = *user;
+      scope_ = *scope;
+    }
   }
   auto verdict = steps_.from_client(frame.request, message);
   act(verdict, std::move(frame), &message);
@@ -134,10 +186,10 @@ void Session::act(const Steps::Verdict& verdict, Frame frame, const Message* mes
       break;
     }
     case Steps::Action::ask: {
-      auto wanted = std::get<wire::LockRequested>(*message);
-      wanted.verb = wire::printable(wanted.verb, wire::kMaxNameBytes);
-      wanted.command = wire::printable(wanted.command, wire::kMaxTextBytes);
-      services_.locks.request(owner_.id(), sandbox_, user_, wanted);
+      asked_ = std::get<wire::LockRequested>(*message);
+      asked_.verb = wire::printable(asked_.verb, wire::kMaxNameBytes);
+      asked_.command = wire::printable(asked_.command, wire::kMaxTextBytes);
+      services_.locks.request(owner_.id(), sandbox_, user_, scope_, asked_);
       break;
     }
     case Steps::Action::give_back:
@@ -163,10 +215,19 @@ awaitable<void> Session::wind_up() {
     if (found != relays_.end()) {
       log::peer("client_vanished", {{"sandbox", sandbox_}, {"user", user_}});
       auto running = found->second;
-      co_await running->hang_up();
+      bool reaped = co_await running->hang_up();
+      if (!reaped && running->was_open()) {
+        co_await recover();
+      }
     }
   }
+  while (recovering_ > 0) {
+    co_await recovered_.wait();
+  }
   services_.locks.leave(owner_.id());
+  for (auto& [request, attached] : std::exchange(attached_, {})) {
+    co_await attached->relay->finish();
+  }
   // What a client said last (that it has merged) still has to arrive.
   auto relays = std::exchange(relays_, {});
   for (auto& [grant, each] : relays) {
@@ -182,11 +243,22 @@ awaitable<void> Session::wind_up() {
 awaitable<void> serve_session(Services& services,
                               std::shared_ptr<protocol::ssh::ServerChannel> channel,
                               std::string argument, std::string user) {
-  auto session = std::make_shared<Session>(services, channel, std::move(user));
+  auto session = std::make_shared<Session>(services, std::make_unique<ChannelStream>(channel),
+                                           std::move(user));
   channel->accept();
-  co_await session->run(std::move(argument));
+  if (auto good = check_argument(argument); !good) {
+    session->refuse(good.error());
+  }
+  co_await session->run();
   auto ended = co_await channel->exit_status(0);
   (void)ended;  // a client that has gone needs none
+}
+
+awaitable<void> serve_local_session(Services& services,
+                                    std::unique_ptr<protocol::os::ByteStream> stream,
+                                    std::string user) {
+  auto session = std::make_shared<Session>(services, std::move(stream), std::move(user));
+  co_await session->run_greeted();
 }
 
 }  // namespace agent

@@ -9,6 +9,7 @@
 
 #include "agent/services.h"
 #include "protocol/os/async.h"
+#include "protocol/os/byte_stream.h"
 #include "protocol/ssh/server.h"
 
 namespace agent {
@@ -19,5 +20,11 @@ namespace agent {
 protocol::os::awaitable<void> serve_session(Services& services,
                                             std::shared_ptr<protocol::ssh::ServerChannel> channel,
                                             std::string argument, std::string user);
+
+// The same for a peer on the agent's unix socket, who has first to say `session`: for a user of
+// this account.
+protocol::os::awaitable<void> serve_local_session(Services& services,
+                                                  std::unique_ptr<protocol::os::ByteStream> stream,
+                                                  std::string user);
 
 }  // namespace agent

@@ -1,6 +1,7 @@
 // What a session hears from the lock table, and how its lock goes back.
 #include "agent/log.h"
 #include "agent/session_state.h"
+#include "agent/store.h"
 
 namespace agent {
 
@@ -16,20 +17,33 @@ void Session::lock_granted(const wire::Granted& granted) {
   wire::Granted answer = granted;
   answer.queued = steps_.waits();
   answer.ttl_seconds = services_.info.ttl_seconds;
+  hide_others(answer.bypassed, user_);
   fence_ = granted.fence;
   close_idle_relays();
-  steps_.granted();
+  steps_.granted(granted.shared);
+  if (!granted.bypassed.empty()) {
+    std::string over = asked_.command;
+    for (const wire::Holder& holder : granted.bypassed) {
+      over += (over == asked_.command ? ", over " : ", ") + holder.user + " (" + holder.verb + ")";
+    }
+    services_.store.audit({services_.sandboxes.now(), user_, asked_.verb + " --force-command",
+                           sandbox_, std::move(over)});
+  }
   client_.send(steps_.lock_request(), answer);
 }
 
 void Session::lock_queued(const wire::Queued& queued) {
   steps_.queued();
-  client_.send(steps_.lock_request(), queued);
+  wire::Queued answer = queued;
+  hide_others(answer.holders, user_);
+  client_.send(steps_.lock_request(), answer);
 }
 
 void Session::lock_refused(const wire::Refused& refused) {
   steps_.refused();
-  client_.send(steps_.lock_request(), refused);
+  wire::Refused answer = refused;
+  hide_others(answer.holders, user_);
+  client_.send(steps_.lock_request(), answer);
 }
 
 void Session::lock_lapsed() {
@@ -56,7 +70,13 @@ void Session::give_back(std::uint32_t request) {
 awaitable<void> Session::hang_up_and_give_back(std::shared_ptr<Session> self,
                                                std::shared_ptr<Relay> relay, std::uint64_t grant,
                                                std::uint32_t request) {
-  co_await relay->hang_up();
+  bool reaped = co_await relay->hang_up();
+  if (!reaped) {
+    ++self->recovering_;
+    co_await self->recover();
+    --self->recovering_;
+    self->recovered_.notify();
+  }
   if (self->steps_.holds() && self->steps_.grant() == grant && !self->ending_) {
     self->answer_outstanding(
         grant, Failure(Errc::cancelled, "an earlier step under the same lock has failed"));

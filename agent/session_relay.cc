@@ -2,6 +2,7 @@
 // of its locks, and one for what needs none.
 #include "agent/log.h"
 #include "agent/session_state.h"
+#include "agent/supervisors.h"
 #include "protocol/wire/limits.h"
 
 namespace agent {
@@ -126,6 +127,12 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
               {{"sandbox", sandbox_}, {"name", std::string(wire::message_name(*message))}});
     return;
   }
+  auto effect = steps_.from_supervisor(request, *message);
+  if (effect == Steps::Effect::detach) {
+    os::spawn(services_.executor, "detach",
+              detach(shared_from_this(), grant, request, std::get<wire::Started>(*message).job));
+    return;
+  }
   client_.forward(std::move(frame));
   if (std::holds_alternative<wire::Failed>(*message)) {
     status_requests_.erase(request);
@@ -134,7 +141,6 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
   } else if (std::holds_alternative<wire::Applied>(*message)) {
     services_.sandboxes.note_synced(sandbox_);
   }
-  auto effect = steps_.from_supervisor(request, *message);
   if (effect == Steps::Effect::none) {
     return;
   }
@@ -156,6 +162,7 @@ void Session::result_ended(std::uint64_t grant, std::uint32_t request) {
 }
 
 void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
+  bool was_open = relays_.count(grant) != 0 && relays_[grant]->was_open();
   relays_.erase(grant);
   auto cut = results_open_.extract(grant);
   if (ending_) {
@@ -175,8 +182,41 @@ void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
     }
   }
   auto owed = answer_outstanding(grant, failure);
-  if (owed && grant != 0 && steps_.holds() && steps_.grant() == grant) {
+  if (!owed || grant == 0 || !steps_.holds() || steps_.grant() != grant) {
+    return;
+  }
+  if (was_open) {
+    ++recovering_;
+    os::spawn(services_.executor, "recovery",
+              recover_and_give_back(shared_from_this(), grant, *owed));
+  } else {
     give_back(*owed);
+  }
+}
+
+awaitable<void> Session::recover_and_give_back(std::shared_ptr<Session> self, std::uint64_t grant,
+                                               std::uint32_t request) {
+  co_await self->recover();
+  --self->recovering_;
+  self->recovered_.notify();
+  if (self->steps_.holds() && self->steps_.grant() == grant && !self->ending_) {
+    self->give_back(request);
+  }
+}
+
+// A supervisor that was killed may have left a command that runs on: its successor ends that before
+// it says hello. Not where the sandbox is being removed: then it was told to go.
+awaitable<void> Session::recover() {
+  if (!services_.sandboxes.find(sandbox_, user_)) {
+    co_return;
+  }
+  wire::Hello hello;
+  hello.user = user_;
+  hello.version = services_.info.version;
+  auto successor = co_await services_.supervisors.connect(services_.sandboxes.directory(sandbox_),
+                                                          std::move(hello));
+  if (!successor) {
+    log::peer("not_recovered", {{"sandbox", sandbox_}, {"error", successor.error().what}});
   }
 }
 

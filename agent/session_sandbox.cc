@@ -3,6 +3,7 @@
 
 #include "agent/log.h"
 #include "agent/session_state.h"
+#include "agent/store.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
 
@@ -22,25 +23,43 @@ bool is_text(const std::string& text, std::size_t limit) {
   return text.size() <= limit && text.find('\0') == std::string::npos;
 }
 
+// A name that can stand in a line of text.
+bool is_plain(const std::string& name) {
+  return name.size() <= wire::kMaxNameBytes &&
+         std::none_of(name.begin(), name.end(),
+                      [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+}
+
 }  // namespace
 
 result<std::string> Session::user_for(const std::string& claimed) const {
   if (!services_.trust_claimed_users || claimed.empty()) {
     return user_;
   }
-  bool plain = std::none_of(claimed.begin(), claimed.end(),
-                            [](unsigned char c) { return c < 0x20 || c == 0x7f; });
-  if (!plain || claimed.size() > wire::kMaxNameBytes) {
+  if (!is_plain(claimed)) {
     return Failure(Errc::bad_input, "not a user name: " + wire::printable(claimed, 80));
+  }
+  return claimed;
+}
+
+result<std::string> Session::scope_for(const std::string& claimed) const {
+  if (claimed.empty()) {
+    return scope_;
+  }
+  if (!is_plain(claimed)) {
+    return Failure(Errc::bad_input, "not a scope: " + wire::printable(claimed, 80));
   }
   return claimed;
 }
 
 awaitable<void> Session::on_create(wire::Create create) {
   auto user = user_for(create.user);
+  auto scope = scope_for(create.scope);
   Failure bad(Errc::bad_input, "");
-  if (!user) {
-    bad.what = user.error().what;
+  if (!user || !scope) {
+    bad.what = !user ? user.error().what : scope.error().what;
+  } else if (steps_.holds() || steps_.waits()) {
+    bad = Failure(Errc::exists, "this session has, or waits for, the whole box");
   } else if (!sandbox_.empty()) {
     bad = Failure(Errc::exists, "this session is bound to " + sandbox_);
   } else if (!is_sandbox_id(create.sandbox)) {
@@ -66,17 +85,22 @@ awaitable<void> Session::on_create(wire::Create create) {
     fail(0, "create", made.error());
     co_return;
   }
-  bind_to(*made, *user, origin);
+  bind_to(*made, *user, *scope, origin);
 }
 
 awaitable<void> Session::on_bind(wire::Bind bind) {
   auto user = user_for(bind.user);
-  if (!user) {
-    fail(0, "bind", user.error());
+  auto scope = scope_for(bind.scope);
+  if (!user || !scope) {
+    fail(0, "bind", !user ? user.error() : scope.error());
     co_return;
   }
   if (!sandbox_.empty()) {
     fail(0, "bind", Failure(Errc::exists, "this session is bound to " + sandbox_));
+    co_return;
+  }
+  if (steps_.holds() || steps_.waits()) {
+    fail(0, "bind", Failure(Errc::exists, "this session has, or waits for, the whole box"));
     co_return;
   }
   auto sandbox = services_.sandboxes.find(bind.sandbox, *user);
@@ -88,12 +112,18 @@ awaitable<void> Session::on_bind(wire::Bind bind) {
     fail(0, "bind", Failure(Errc::bad_input, "the origin is too long"));
     co_return;
   }
-  bind_to(*sandbox, *user, bind.origin);
+  bind_to(*sandbox, *user, *scope, bind.origin);
 }
 
-void Session::bind_to(const Sandbox& sandbox, const std::string& user, const std::string& origin) {
-  auto use = services_.sandboxes.use(
-      sandbox.id, [this] { end_with(Failure(Errc::gone, "the sandbox was ended")); });
+void Session::bind_to(const Sandbox& sandbox, const std::string& user, const std::string& scope,
+                      const std::string& origin) {
+  Attachment who;
+  who.user = user;
+  who.scope = scope;
+  who.owner = owner_.id();
+  auto use = services_.sandboxes.use(sandbox.id, std::move(who), [this] {
+    end_with(Failure(Errc::gone, "the sandbox was ended"));
+  });
   if (!use) {
     fail(0, "bind", use.error());
     return;
@@ -101,8 +131,10 @@ void Session::bind_to(const Sandbox& sandbox, const std::string& user, const std
   use_ = std::move(*use);
   sandbox_ = sandbox.id;
   user_ = user;
+  scope_ = scope;
   origin_ = origin;
   client_.send(0, bound(sandbox));
+  tell_notices(user_);
 }
 
 wire::Bound Session::bound(const Sandbox& sandbox) const {
@@ -133,11 +165,22 @@ awaitable<void> Session::on_end(wire::End end) {
     fail(0, "end", Failure(Errc::bad_input, "bind to a sandbox first"));
     co_return;
   }
-  auto holders = services_.locks.holders(sandbox_);
-  if (!holders.empty() && !steps_.holds() && !end.force) {
-    fail(0, "end",
-         Failure(Errc::busy, holders.front().user + " runs " + holders.front().command + " in it"));
+  auto sandbox = services_.sandboxes.find(sandbox_, user_);
+  // What was never set up may go whatever else the box does: nobody could have used it.
+  bool ready = sandbox && sandbox->ready;
+  auto refused = services_.locks.refuses_end(owner_.id(), sandbox_, user_, scope_, ready);
+  if (refused && !end.force) {
+    hide_others(refused->holders, user_);
+    client_.send(0, *refused);
     co_return;
+  }
+  if (refused) {
+    std::string over;
+    for (const wire::Holder& holder : refused->holders) {
+      over += (over.empty() ? "over " : ", ") + holder.user + " (" + holder.command + ")";
+    }
+    services_.store.audit(
+        {services_.sandboxes.now(), user_, "end --force", sandbox_, std::move(over)});
   }
   // Ours goes with the rest: the supervisor is told to end everything.
   use_.reset();

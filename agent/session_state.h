@@ -8,7 +8,6 @@
 #include <set>
 #include <string>
 
-#include "agent/channel_stream.h"
 #include "agent/deadline.h"
 #include "agent/lifetime.h"
 #include "agent/locks.h"
@@ -16,7 +15,9 @@
 #include "agent/sandboxes.h"
 #include "agent/services.h"
 #include "agent/steps.h"
+#include "agent/store.h"
 #include "protocol/os/frame_stream.h"
+#include "protocol/os/wakeup.h"
 
 namespace agent {
 
@@ -29,18 +30,22 @@ inline constexpr std::chrono::seconds kLastWords{
 
 class Session : public LockClient, public std::enable_shared_from_this<Session> {
  public:
-  Session(Services& services, std::shared_ptr<protocol::ssh::ServerChannel> channel,
-          std::string user)
+  Session(Services& services, std::unique_ptr<protocol::os::ByteStream> stream, std::string user)
       : services_(services),
         user_(std::move(user)),
-        client_(services.executor, std::make_unique<ChannelStream>(channel)),
+        client_(services.executor, std::move(stream)),
         owner_(services.locks, *this),
         enlisted_(
-            services.lifetime, [this] { stop(); }, false) {
+            services.lifetime, [this] { stop(); }, false),
+        recovered_(services.executor) {
     client_.set_relay_credit(true);
   }
 
-  awaitable<void> run(std::string argument);
+  // Until the client has gone and nothing of it is left.
+  awaitable<void> run();
+  // As run(), but the client has first to say `session` with a version that we speak.
+  awaitable<void> run_greeted();
+  void refuse(const protocol::wire::Failure& why) { end_with(why); }
 
   void lock_granted(const protocol::wire::Granted& granted) override;
   void lock_queued(const protocol::wire::Queued& queued) override;
@@ -61,7 +66,28 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   awaitable<void> on_end(protocol::wire::End end);
   void on_list(const protocol::wire::ListRequest& list);
   void on_status(std::uint32_t request);
-  void bind_to(const Sandbox& sandbox, const std::string& user, const std::string& origin);
+  void bind_to(const Sandbox& sandbox, const std::string& user, const std::string& scope,
+               const std::string& origin);
+
+  // What is asked of the box, bound or not.
+  awaitable<bool> on_box_message(std::uint32_t request, const protocol::wire::Message& message);
+  void on_box(std::uint32_t request, const protocol::wire::BoxRequest& ask);
+  void on_sessions(std::uint32_t request, const protocol::wire::SessionsRequest& ask);
+  void on_kill(std::uint32_t request, protocol::wire::Kill kill, const std::string& user);
+  static awaitable<void> kill(std::shared_ptr<Session> self, std::uint32_t request,
+                              protocol::wire::Kill kill, std::string user);
+  void tell_notices(const std::string& user);
+  static awaitable<void> forget_told(std::shared_ptr<Session> self,
+                                     std::vector<NoticeRecord> notices);
+
+  // Output of detached jobs.
+  void on_attach(std::uint32_t request, const protocol::wire::Attach& attach);
+  awaitable<void> on_attached_frame(std::uint32_t request, protocol::wire::Frame frame);
+  void end_attached(std::uint32_t request);
+
+  // A job that goes on without this session.
+  static awaitable<void> detach(std::shared_ptr<Session> self, std::uint64_t grant,
+                                std::uint32_t request, std::string job);
 
   // Frames from the supervisor.
   awaitable<void> on_supervisor_frame(std::uint64_t grant, protocol::wire::Frame frame);
@@ -81,9 +107,16 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   static awaitable<void> hang_up_and_give_back(std::shared_ptr<Session> self,
                                                std::shared_ptr<Relay> relay, std::uint64_t grant,
                                                std::uint32_t request);
+  static awaitable<void> recover_and_give_back(std::shared_ptr<Session> self, std::uint64_t grant,
+                                               std::uint32_t request);
+  awaitable<void> recover();
   awaitable<void> wind_up();
-  // The name that counts for a claimed one; protocol::wire::Errc::bad_input.
+  // The name that counts for a claimed one; Errc::bad_input.
   result<std::string> user_for(const std::string& claimed) const;
+  // The scope that counts for a claimed one; Errc::bad_input.
+  result<std::string> scope_for(const std::string& claimed) const;
+  // Which sandboxes others hold is not for this user to see.
+  static void hide_others(std::vector<protocol::wire::Holder>& holders, const std::string& user);
   protocol::wire::SandboxInfo info_of(const Sandbox& sandbox) const;
   protocol::wire::Bound bound(const Sandbox& sandbox) const;
 
@@ -99,6 +132,9 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   }
   // Says why, and ends the session: what is queued is still written.
   void end_with(const protocol::wire::Failure& failure) {
+    if (ending_) {
+      return;
+    }
     fail(0, "session", failure);
     ending_ = true;
     protocol::os::spawn(services_.executor, "session end", close_client(shared_from_this()));
@@ -114,7 +150,8 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   }
 
   Services& services_;
-  std::string user_;  // whom the key names, then whose sandbox is bound
+  std::string user_;   // whom the key names, then whose sandbox is bound
+  std::string scope_;  // which CI job of that user; empty: the person
   protocol::os::FrameStream client_;
   OwnLock owner_;
   Lifetime::Enlisted enlisted_;
@@ -122,11 +159,18 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   std::string sandbox_;  // empty: not bound
   std::string origin_;
   std::string fence_;
+  protocol::wire::LockRequested asked_;  // last, of the lock table
   std::unique_ptr<Sandboxes::Use> use_;
   std::map<std::uint64_t, std::shared_ptr<Relay>> relays_;  // by grant; 0 is without a lock
   std::map<std::uint64_t, std::set<std::uint32_t>>
       results_open_;  // by grant: requests whose result's pack has not yet ended
   std::set<std::uint32_t> status_requests_;
+  struct Attached;
+  std::map<std::uint32_t, std::shared_ptr<Attached>> attached_;  // by request
+  std::set<std::uint32_t> attach_requests_;                      // that were used for it
+  std::size_t kills_ = 0;                                        // unanswered
+  protocol::os::Wakeup recovered_;
+  int recovering_ = 0;   // a supervisor was killed: what it ran is being ended
   bool ending_ = false;  // nothing more is relayed, and nothing given back before the job is reaped
 };
 

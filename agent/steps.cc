@@ -55,7 +55,7 @@ std::size_t Steps::pending_steps() const {
 }
 
 Steps::Verdict Steps::step(std::uint32_t number, Request& request, Step step) {
-  if (request.skipping) {
+  if (request.skipping || request.detach) {
     return {Action::skip, 0, Errc::refused, {}};
   }
   auto refuse = [&](Errc code, const char* why) {
@@ -67,8 +67,9 @@ Steps::Verdict Steps::step(std::uint32_t number, Request& request, Step step) {
   }
   std::uint64_t grant = under_lock() ? grant_ : 0;
   if (grant == 0 && step != Step::pull) {
-    return refuse(Errc::refused,
-                  releasing_ ? "the lock is being given back" : "the lock was not asked for");
+    return refuse(Errc::refused, releasing_   ? "the lock is being given back"
+                                 : detaching_ ? "the lock goes to a detached job"
+                                              : "the lock was not asked for");
   }
   if (request.forwarded && request.grant != grant) {
     return refuse(Errc::bad_input, "a request stays under the lock that it began with");
@@ -106,6 +107,9 @@ Steps::Verdict Steps::from_client(std::uint32_t number, const Message& message) 
     return {Action::ask, 0, Errc::refused, {}};
   }
   if (std::holds_alternative<wire::SyncStart>(message)) {
+    if (shared_ && under_lock()) {
+      return {Action::skip, 0, Errc::refused, {}};  // what follows it is done all the same
+    }
     return step(number, request, Step::sync);
   }
   if (std::holds_alternative<wire::SyncEnd>(message)) {
@@ -114,14 +118,18 @@ Steps::Verdict Steps::from_client(std::uint32_t number, const Message& message) 
     }
     return {Action::forward, request.grant, Errc::refused, {}};
   }
-  if (std::holds_alternative<wire::Exec>(message)) {
-    return step(number, request, Step::exec);
+  if (const auto* exec = std::get_if<wire::Exec>(&message)) {
+    auto verdict = step(number, request, Step::exec);
+    if (verdict.action == Action::forward && exec->detach) {
+      request.detach = detaching_ = true;
+    }
+    return verdict;
   }
   if (std::holds_alternative<wire::Pull>(message)) {
     return step(number, request, Step::pull);
   }
   if (std::holds_alternative<wire::LockReleased>(message)) {
-    if (request.skipping) {
+    if (request.skipping || request.detach) {
       return {Action::skip, 0, Errc::refused, {}};
     }
     if (lock_ == Lock::held && worked_) {
@@ -149,10 +157,11 @@ Steps::Verdict Steps::from_client(std::uint32_t number, FrameKind kind) {
   return {Action::forward, request->grant, Errc::refused, {}};
 }
 
-void Steps::granted() {
+void Steps::granted(bool shared) {
   lock_ = Lock::held;
   ++grant_;
-  worked_ = ran_ = false;
+  shared_ = shared;
+  detaching_ = worked_ = ran_ = false;
   releasing_.reset();
 }
 
@@ -168,8 +177,15 @@ void Steps::refused() {
 
 void Steps::freed() {
   lock_ = Lock::none;
-  worked_ = ran_ = false;
+  shared_ = detaching_ = worked_ = ran_ = false;
   releasing_.reset();
+}
+
+void Steps::detached(std::uint32_t number) {
+  if (Request* request = find(number)) {
+    std::erase(request->pending, Step::exec);
+  }
+  freed();
 }
 
 Steps::Effect Steps::from_supervisor(std::uint32_t number, const Message& message) {
@@ -198,6 +214,9 @@ Steps::Effect Steps::from_supervisor(std::uint32_t number, const Message& messag
     request->skipping |= request->stale_result;
   } else if (std::holds_alternative<wire::Started>(message)) {
     ran_ |= present;
+    if (present && request->detach) {
+      return Effect::detach;
+    }
   } else if (std::holds_alternative<wire::Exited>(message)) {
     take({Step::exec});
   } else if (std::holds_alternative<wire::Result>(message) ||
@@ -218,6 +237,9 @@ Steps::Effect Steps::from_supervisor(std::uint32_t number, const Message& messag
     bool stale = step == Step::sync && std::exchange(request->stale_result, false);
     if (stale || (step && take({*step}))) {
       request->skipping = true;
+      if (*step == Step::exec && request->detach && present) {
+        detaching_ = false;
+      }
       return present ? Effect::failed : Effect::none;
     }
   }

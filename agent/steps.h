@@ -47,21 +47,26 @@ class Steps {
   std::uint64_t grant() const { return grant_; }
 
   // What the lock table said to the last Action::ask. After queued() comes granted() or refused().
-  void granted();
+  // `shared`: another holder is in the sandbox, and nothing may be synced into it.
+  void granted(bool shared = false);
   void queued();
   void refused();
   // The lock is no longer this session's.
   void freed();
+  // It is the job's that this request's exec started.
+  void detached(std::uint32_t request);
 
   enum class Effect {
     none,
     release,  // the result has passed: the lock goes back, then released is sent
-    failed    // a step under the lock failed: the lock goes back, then released is sent
+    failed,   // a step under the lock failed: the lock goes back, then released is sent
+    detach    // a job that is to be detached has started: not relayed
   };
-  // A message from the supervisor for this request, relayed to the client before the effect is
-  // acted upon.
+  // A message from the supervisor for this request, relayed to the client (but for detach) before
+  // the effect is acted upon.
   Effect from_supervisor(std::uint32_t request, const protocol::wire::Message& message);
 
+  bool knows(std::uint32_t request) const { return requests_.count(request) != 0; }
   bool holds() const { return lock_ == Lock::held; }
   bool waits() const { return lock_ == Lock::queued; }
   std::uint32_t lock_request() const { return lock_request_; }  // of the last ask
@@ -89,11 +94,12 @@ class Steps {
     bool forwarded = false;   // something did
     bool sync_open = false;   // sync_start was forwarded, sync_end was not yet
     bool exec_forwarded = false;
+    bool detach = false;        // its exec is to be detached: no step comes after it
     bool stale_result = false;  // the result that follows `stale` is still to come
   };
 
   Verdict step(std::uint32_t number, Request& request, Step step);
-  bool under_lock() const { return lock_ == Lock::held && !releasing_; }
+  bool under_lock() const { return lock_ == Lock::held && !releasing_ && !detaching_; }
   Request* find(std::uint32_t number);
   std::size_t pending_steps() const;
 
@@ -101,8 +107,10 @@ class Steps {
   Lock lock_ = Lock::none;
   std::uint32_t lock_request_ = 0;
   std::uint64_t grant_ = 0;
-  bool worked_ = false;  // something went to the supervisor under this lock
-  bool ran_ = false;     // a command began under this lock, after the last result
+  bool shared_ = false;
+  bool detaching_ = false;  // an exec that is to be detached went to the supervisor
+  bool worked_ = false;     // something went to the supervisor under this lock
+  bool ran_ = false;        // a command began under this lock, after the last result
   std::optional<std::uint32_t>
       releasing_;  // the request whose lock_released went to the supervisor
 };

@@ -86,7 +86,7 @@ os::awaitable<void> StockLock::request(std::shared_ptr<protocol::ssh::ServerChan
   channel->accept();
   if (!ask_ || ask_->state == State::refused) {
     ask_ = std::make_shared<Ask>();
-    services_.locks.request(owner_.id(), sandbox, user, wanted);
+    services_.locks.request(owner_.id(), sandbox, user, {}, wanted);
   }
   auto ask = ask_;
   ++ask->tellers;

@@ -46,14 +46,38 @@ SandboxRecord sandbox_of(const Database::Row& row) {
 }
 
 JobRecord job_of(const Database::Row& row) {
-  return {.id = string(row[0]),
-          .sandbox = string(row[1]),
-          .user = string(row[2]),
-          .verb = string(row[3]),
-          .command = string(row[4]),
-          .fence = string(row[5]),
-          .detached = number(row[6]) != 0,
-          .started_at = number(row[7])};
+  JobRecord job{.id = string(row[0]),
+                .sandbox = string(row[1]),
+                .user = string(row[2]),
+                .scope = string(row[3]),
+                .verb = string(row[4]),
+                .command = string(row[5]),
+                .fence = string(row[6]),
+                .started_at = number(row[7]),
+                .state = string(row[8]),
+                .ended_at = number(row[9]),
+                .signal = string(row[11])};
+  if (number(row[10]) >= 0) job.status = static_cast<int>(number(row[10]));
+  return job;
+}
+
+NoticeRecord notice_of(const Database::Row& row) {
+  return {.number = number(row[0]), .user = string(row[1]), .text = string(row[2])};
+}
+
+// Its number.
+result<std::int64_t> insert(Database& database, const NoticeRecord& notice) {
+  auto added = database.query("INSERT INTO notices (user, text) VALUES (?1, ?2)",
+                              {notice.user, shortened(notice.text)});
+  if (!added) return added.error();
+  auto cut = database.query(
+      "DELETE FROM notices WHERE user = ?1 AND number NOT IN"
+      " (SELECT number FROM notices WHERE user = ?1 ORDER BY number DESC LIMIT ?2)",
+      {notice.user, static_cast<std::int64_t>(Store::kMaxNotices)});
+  if (!cut) return cut.error();
+  auto rows = database.query("SELECT max(number) FROM notices");
+  if (!rows) return rows.error();
+  return number((*rows)[0][0]);
 }
 
 AuditRecord audit_of(const Database::Row& row) {
@@ -185,20 +209,68 @@ awaitable<result<void>> Store::remove_sandbox(std::string id) {
 
 awaitable<result<std::optional<UserLockRecord>>> Store::user_lock() {
   auto work = [](Database& database) -> result<std::optional<UserLockRecord>> {
-    const auto rows = database.query("SELECT user, since, reason FROM user_locks");
+    const auto rows = database.query("SELECT user, since, reason, scope FROM user_locks");
     if (!rows) return rows.error();
     if (rows->empty()) return std::optional<UserLockRecord>();
     const auto& row = (*rows)[0];
-    return std::optional(UserLockRecord{string(row[0]), string(row[1]), string(row[2])});
+    return std::optional(
+        UserLockRecord{string(row[0]), string(row[1]), string(row[2]), string(row[3])});
   };
   co_return co_await worker_->run(std::move(work));
 }
 
-awaitable<result<void>> Store::set_user_lock(std::optional<UserLockRecord> lock) {
-  auto work = [lock = std::move(lock)](Database& database) {
-    if (!lock) return without_rows(database.query("DELETE FROM user_locks"));
-    return without_rows(database.query("INSERT OR REPLACE INTO user_locks VALUES (0, ?1, ?2, ?3)",
-                                       {lock->user, lock->since, lock->reason}));
+awaitable<result<std::int64_t>> Store::set_user_lock(std::optional<UserLockRecord> lock,
+                                                     std::optional<NoticeRecord> notice) {
+  auto work = [lock = std::move(lock),
+               notice = std::move(notice)](Database& database) -> result<std::int64_t> {
+    std::int64_t told = 0;
+    auto changed = database.transaction([&]() -> result<void> {
+      auto set = lock ? database.query(
+                            "INSERT OR REPLACE INTO user_locks"
+                            " (box, user, since, reason, scope) VALUES (0, ?1, ?2, ?3, ?4)",
+                            {lock->user, lock->since, lock->reason, lock->scope})
+                      : database.query("DELETE FROM user_locks");
+      if (!set) return set.error();
+      if (!notice) return {};
+      auto added = insert(database, *notice);
+      if (!added) return added.error();
+      told = *added;
+      return {};
+    });
+    if (!changed) return changed.error();
+    return told;
+  };
+  co_return co_await worker_->run(std::move(work));
+}
+
+// ---- notices
+
+awaitable<result<std::vector<NoticeRecord>>> Store::notices() {
+  auto work = [](Database& database) {
+    return records(database.query("SELECT number, user, text FROM notices ORDER BY number"),
+                   notice_of);
+  };
+  co_return co_await worker_->run(std::move(work));
+}
+
+awaitable<result<std::int64_t>> Store::add_notice(NoticeRecord notice) {
+  auto work = [notice = std::move(notice)](Database& database) -> result<std::int64_t> {
+    std::int64_t told = 0;
+    auto added = database.transaction([&]() -> result<void> {
+      auto inserted = insert(database, notice);
+      if (!inserted) return inserted.error();
+      told = *inserted;
+      return {};
+    });
+    if (!added) return added.error();
+    return told;
+  };
+  co_return co_await worker_->run(std::move(work));
+}
+
+awaitable<result<void>> Store::remove_notice(std::int64_t number) {
+  auto work = [number](Database& database) {
+    return without_rows(database.query("DELETE FROM notices WHERE number = ?1", {number}));
   };
   co_return co_await worker_->run(std::move(work));
 }
@@ -207,8 +279,9 @@ awaitable<result<void>> Store::set_user_lock(std::optional<UserLockRecord> lock)
 
 awaitable<result<std::vector<JobRecord>>> Store::jobs() {
   auto work = [](Database& database) {
-    return records(database.query("SELECT id, sandbox, user, verb, command, fence, detached,"
-                                  " started_at FROM jobs ORDER BY started_at, id"),
+    return records(database.query("SELECT id, sandbox, user, scope, verb, command, fence,"
+                                  " started_at, state, ended_at, status, signal FROM jobs"
+                                  " ORDER BY started_at, id"),
                    job_of);
   };
   co_return co_await worker_->run(std::move(work));
@@ -217,8 +290,11 @@ awaitable<result<std::vector<JobRecord>>> Store::jobs() {
 awaitable<result<void>> Store::put_job(JobRecord record) {
   auto work = [r = std::move(record)](Database& database) {
     return without_rows(database.query(
-        "INSERT OR REPLACE INTO jobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        {r.id, r.sandbox, r.user, r.verb, r.command, r.fence, bit(r.detached), r.started_at}));
+        "INSERT OR REPLACE INTO jobs (id, sandbox, user, scope, verb, command, fence, detached,"
+        " started_at, state, ended_at, status, signal)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?10, ?11, ?12)",
+        {r.id, r.sandbox, r.user, r.scope, r.verb, r.command, r.fence, r.started_at, r.state,
+         r.ended_at, static_cast<std::int64_t>(r.status.value_or(-1)), r.signal}));
   };
   co_return co_await worker_->run(std::move(work));
 }

@@ -1,7 +1,7 @@
-// What the agent must not forget: its id and epoch, sandboxes, user locks, jobs that hold a lock,
-// and a bounded audit trail. SQLite (WAL, synchronous FULL) on a thread of its own; every call is
-// awaited on the caller's executor and, but for audit(), is on the disk when it returns. Calls are
-// done in the order in which they were made.
+// What the agent must not forget: its id and epoch, sandboxes, user locks, detached jobs, what
+// somebody has yet to be told, and a bounded audit trail. SQLite (WAL, synchronous FULL) on a
+// thread of its own; every call is awaited on the caller's executor and, but for audit(), is on the
+// disk when it returns. Calls are done in the order in which they were made.
 //
 // A database that is damaged stays where it is, untouched, and open() fails until the operator has
 // moved it: beginning with an empty one would silently unlock what people have locked, and a
@@ -40,19 +40,30 @@ struct UserLockRecord {
   std::string user;
   std::string since;  // RFC 3339
   std::string reason;
+  std::string scope;  // of one CI job of that user alone; empty: the user's
 };
 
-// A job whose lock outlives its session (a detached one), or that is to be ended after a restart
-// (any other).
+// A detached job: while it runs it has the lock of the session that started it.
 struct JobRecord {
   std::string id;
   std::string sandbox;
   std::string user;
+  std::string scope;
   std::string verb;
   std::string command;
   std::string fence;
-  bool detached = false;
   std::int64_t started_at = 0;
+  std::string state = "running";  // exited, lost (how it ended was not recorded)
+  std::int64_t ended_at = 0;      // 0: it has not
+  std::optional<int> status;      // when it exited
+  std::string signal;             // that ended it
+};
+
+// One line for a user who was not there when it happened.
+struct NoticeRecord {
+  std::int64_t number = 0;  // given by the store
+  std::string user;
+  std::string text;
 };
 
 struct AuditRecord {
@@ -85,9 +96,17 @@ class Store {
       std::string id);  // its jobs too; no error when there is none
 
   awaitable<result<std::optional<UserLockRecord>>> user_lock();
-  awaitable<result<void>> set_user_lock(std::optional<UserLockRecord> lock);
+  // With a notice: both or neither. What it gives back is the notice's number, 0 without one.
+  awaitable<result<std::int64_t>> set_user_lock(std::optional<UserLockRecord> lock,
+                                                std::optional<NoticeRecord> notice = {});
 
-  awaitable<result<std::vector<JobRecord>>> jobs();
+  awaitable<result<std::vector<NoticeRecord>>> notices();  // oldest first
+  // Of one user the newest kMaxNotices are kept.
+  awaitable<result<std::int64_t>> add_notice(NoticeRecord notice);
+  awaitable<result<void>> remove_notice(std::int64_t number);
+  static constexpr std::size_t kMaxNotices = 50;
+
+  awaitable<result<std::vector<JobRecord>>> jobs();  // oldest first
   awaitable<result<void>> put_job(JobRecord record);
   awaitable<result<void>> remove_job(std::string id);
 

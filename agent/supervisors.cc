@@ -2,11 +2,14 @@
 
 #include <fcntl.h>
 
+#include <boost/json.hpp>
 #include <cerrno>
+#include <fstream>
 
 #include "agent/deadline.h"
 #include "agent/log.h"
 #include "protocol/os/fd_stream.h"
+#include "protocol/os/paths.h"
 #include "protocol/os/process.h"
 #include "protocol/os/unix_socket.h"
 
@@ -148,6 +151,18 @@ awaitable<result<SupervisorConnection>> Supervisors::find(std::filesystem::path 
   }
   auto connection = co_await greet(std::move(*stream), std::move(hello));
   co_return connection;
+}
+
+// One that ends by itself takes its record with it.
+bool Supervisors::was_killed(const std::filesystem::path& directory) {
+  std::ifstream file(directory / "supervisor.json");
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  boost::system::error_code error;
+  auto record = boost::json::parse(text, error);
+  const auto* object = error ? nullptr : record.if_object();
+  const auto* boot = object == nullptr ? nullptr : object->if_contains("boot_id");
+  return boot != nullptr && boot->is_string() &&
+         std::string_view(boot->get_string()) == os::boot_id();
 }
 
 awaitable<result<SupervisorConnection>> Supervisors::connect(std::filesystem::path directory,

@@ -41,6 +41,9 @@ class Supervisors {
   // The same, but Errc::not_found when none runs.
   awaitable<result<SupervisorConnection>> find(std::filesystem::path directory,
                                                protocol::wire::Hello hello);
+  // Whether the last one there was killed since this machine was booted: what it ran may run still.
+  // Only where none runs.
+  static bool was_killed(const std::filesystem::path& directory);
 
  private:
   awaitable<result<void>> start(std::filesystem::path directory);

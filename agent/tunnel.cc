@@ -118,11 +118,16 @@ os::awaitable<void> serve_tunnel(Services& services,
     co_return;
   }
   auto tunnel = std::make_shared<Tunnel>();
-  auto use = services.sandboxes.use(sandbox, [weak = std::weak_ptr<Tunnel>(tunnel)] {
-    if (auto ending = weak.lock(); ending && ending->frames) {
-      ending->frames->close();
-    }
-  });
+  Attachment who;
+  who.user = user;
+  who.verb = "tunnel";
+  who.command = "to port " + std::to_string(request->port());
+  auto use =
+      services.sandboxes.use(sandbox, std::move(who), [weak = std::weak_ptr<Tunnel>(tunnel)] {
+        if (auto ending = weak.lock(); ending && ending->frames) {
+          ending->frames->close();
+        }
+      });
   if (!use) {
     request->refuse();
     co_return;

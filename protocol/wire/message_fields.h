@@ -37,7 +37,7 @@ template <class V> void fields(V& v, MaybeConst<UserLockRequest> auto& m) { v("r
 template <class V> void fields(V& v, MaybeConst<UserUnlockRequest> auto& m) { v("force", m.force); v("user", m.user); v("scope", m.scope); }
 template <class V> void fields(V& v, MaybeConst<JobsRequest> auto& m) { v("user", m.user); }
 template <class V> void fields(V& v, MaybeConst<Kill> auto& m) { v("job", m.job); v("all", m.all); v("signal", m.signal); v("force", m.force); v("user", m.user); }
-template <class V> void fields(V& v, MaybeConst<LockRequested> auto& m) { v("verb", m.verb); v("command", m.command); v("wait_seconds", m.wait_seconds); v("force", m.force); }
+template <class V> void fields(V& v, MaybeConst<LockRequested> auto& m) { v("verb", m.verb); v("command", m.command); v("wait_seconds", m.wait_seconds); v("force", m.force); v("user", m.user); v("scope", m.scope); }
 template <class V> void fields(V&, MaybeConst<LockReleased> auto&) {}
 template <class V> void fields(V& v, MaybeConst<SyncStart> auto& m) { v("snapshot", m.snapshot); v("base", m.base); v("merged", m.merged); v("head", m.head); v("staged", m.staged); v("branch", m.branch); v("object_format", m.object_format); v("git", m.git); v("shallow", m.shallow); v("refs", m.refs); v("upstream", m.upstream); v("remote_head", m.remote_head); v("excludes", m.excludes); v("includes", m.includes); }
 template <class V> void fields(V&, MaybeConst<SyncEnd> auto&) {}

@@ -172,6 +172,8 @@ struct LockRequested {
   std::string command;
   std::int64_t wait_seconds = -1;  // -1: without limit; 0: refuse at once
   bool force = false;
+  std::string user;  // of a session that is not bound, which asks for the whole box: as in bind
+  std::string scope;
 };
 // Gives the lock back when all earlier steps of the request have ended. Before that, the result is
 // taken. Answer: result or unchanged (when there was a sync or exec), then released.

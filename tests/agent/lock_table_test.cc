@@ -21,7 +21,7 @@ std::string people(const std::vector<Holder>& holders) {
 struct Sentence {
   std::string operator()(const Granted& g) const {
     return "granted " + g.fence + (g.queued ? " after waiting" : "") +
-           (g.bypassed.empty() ? "" : " over" + people(g.bypassed));
+           (g.bypassed.empty() ? "" : " over" + people(g.bypassed)) + (g.shared ? " beside" : "");
   }
   std::string operator()(const Queued& q) const {
     return "queued " + std::to_string(q.position) + " behind" + people(q.holders);
@@ -323,7 +323,7 @@ TEST_CASE("a lock passes from a session to its job in one step, and silence does
   World w;
   w.request(ask(1, "s"));
   w.request(ask(2, "s"));
-  CHECK(w.table.transfer(1, 100));
+  CHECK(w.table.transfer(1, 100, "job"));
   CHECK(w.table.fence(100) == Fence{7, 1});
   CHECK_FALSE(w.table.fence(1).has_value());
   CHECK(w.gone(1) == kNothing);
@@ -337,7 +337,7 @@ TEST_CASE("a lock passes from a session to its job in one step, and silence does
 TEST_CASE("a session that gave its lock to a job waits for it like anybody else") {
   World w;
   w.request(ask(1, "s"));
-  w.table.transfer(1, 100);
+  w.table.transfer(1, 100, "job");
   CHECK(w.request(ask(1, "s")) == Strings{"1 queued 1 behind u1:exec"});
 }
 
@@ -345,10 +345,18 @@ TEST_CASE("there is nothing to pass on from who waits, is ending or is unknown")
   World w;
   w.request(ask(1, "s"));
   w.request(ask(2, "s"));
-  CHECK_FALSE(w.table.transfer(2, 100));
-  CHECK_FALSE(w.table.transfer(99, 100));
+  CHECK_FALSE(w.table.transfer(2, 100, "job"));
+  CHECK_FALSE(w.table.transfer(99, 100, "job"));
   w.gone(1);
-  CHECK_FALSE(w.table.transfer(1, 100));
+  CHECK_FALSE(w.table.transfer(1, 100, "job"));
+}
+
+TEST_CASE("a job's lock is shown with the job that has it") {
+  World w;
+  w.request(ask(1, "s"));
+  CHECK(w.table.holders("s", w.now).at(0).job.empty());
+  w.table.transfer(1, 100, "job");
+  CHECK(w.table.holders("s", w.now).at(0).job == "job");
 }
 
 TEST_CASE("a job that outlived the agent holds its lock under a fence of the new epoch") {
@@ -417,7 +425,7 @@ TEST_CASE(
   World w;
   w.request(ask(1, "s"));
   CHECK(w.request(forced(ask(2, "s", 0s))) ==
-        Strings{"2 granted 7.2 over u1:exec", "1 bypassed by u2:exec"});
+        Strings{"2 granted 7.2 over u1:exec beside", "1 bypassed by u2:exec"});
   CHECK(w.table.fence(1) == Fence{7, 1});
   CHECK(w.table.fence(2) == Fence{7, 2});
   CHECK(w.table.holders("s", w.now).size() == 2);
@@ -443,7 +451,7 @@ TEST_CASE("force goes past slots, the line and another's user lock, and counts a
   CHECK(w.request(forced(ask(3, "b", 0s))) == Strings{"3 granted 7.2 over carol:lock u1:exec",
                                                       "1 bypassed by u3:exec",
                                                       "2 queued 1 behind carol:lock u3:exec"});
-  w.table.unlock("carol", false, w.now);
+  w.table.unlock("carol", "", false, w.now);
   w.release(1);
   CHECK(w.table.waits(2));
   CHECK(w.release(3) == Strings{"2 granted 7.3 after waiting"});
@@ -459,7 +467,7 @@ TEST_CASE("who waits may force its way, and leaves the line by that") {
   w.request(ask(1, "s"));
   w.request(ask(2, "s"));
   w.request(ask(3, "s"));
-  CHECK(w.request(forced(ask(2, "s"))) == Strings{"2 granted 7.2 over u1:exec",
+  CHECK(w.request(forced(ask(2, "s"))) == Strings{"2 granted 7.2 over u1:exec beside",
                                                   "1 bypassed by u2:exec",
                                                   "3 queued 1 behind u1:exec u2:exec"});
 }
@@ -472,7 +480,99 @@ TEST_CASE("force does not stick") {
   CHECK(w.request(ask(2, "s", 0s)) == Strings{"2 refused busy behind u1:exec"});
 }
 
+TEST_CASE("force into another sandbox shares a slot, not a workspace") {
+  World w(1);
+  w.request(ask(1, "a"));
+  CHECK(w.request(forced(ask(2, "b"))) ==
+        Strings{"2 granted 7.2 over u1:exec", "1 bypassed by u2:exec"});
+}
+
+// ---- the whole box
+
+TEST_CASE("the whole box is granted when nobody holds anything, and then keeps everybody out") {
+  World w;
+  w.request(ask(1, "a"));
+  CHECK(w.request(ask(2, "", 0s)) == Strings{"2 refused busy behind u1:exec"});
+  w.release(1);
+  CHECK(w.request(ask(2, "", 0s)) == Strings{"2 granted 7.2"});
+  CHECK(w.request(ask(3, "b", 0s)) == Strings{"3 refused busy behind u2:exec"});
+  CHECK(w.request(ask(4, "", 0s)) == Strings{"4 refused busy behind u2:exec"});
+  CHECK(w.table.refuses_plain(5, "u5", w.now)->why == "busy");
+  w.request(ask(3, "b"));
+  CHECK(w.release(2) == Strings{"3 granted 7.3 after waiting"});
+}
+
+TEST_CASE("who waits for the whole box is passed by nobody who came later") {
+  World w;
+  w.request(ask(1, "a"));
+  w.request(ask(2, "b"));
+  CHECK(w.request(ask(3, "")) == Strings{"3 queued 1 behind u1:exec u2:exec"});
+  CHECK(w.request(ask(4, "c")) == Strings{"4 queued 2 behind u1:exec u2:exec"});
+  CHECK(w.release(1) == Strings{"3 queued 1 behind u2:exec", "4 queued 2 behind u2:exec"});
+  CHECK(w.release(2) == Strings{"3 granted 7.3 after waiting", "4 queued 1 behind u3:exec"});
+  CHECK(w.release(3) == Strings{"4 granted 7.4 after waiting"});
+}
+
+TEST_CASE("a user lock that keeps the waiter for the whole box out holds up nobody else by it") {
+  World w;
+  w.table.lock({"alice", "then", ""}, w.now);
+  w.request(ask(1, ""));
+  CHECK(w.request(ask(2, "a", 0s, "alice")) ==
+        Strings{"2 granted 7.1", "1 queued 1 behind alice:lock alice:exec"});
+}
+
+// ---- ending a sandbox
+
+TEST_CASE("a sandbox is not ended under another holder, but under one's own lock it is") {
+  World w;
+  w.request(ask(1, "s"));
+  const auto refused = w.table.refuses_end(2, "s", "u2", "", false, w.now);
+  REQUIRE(refused);
+  CHECK(refused->why == "busy");
+  CHECK(people(refused->holders) == " u1:exec");
+  CHECK_FALSE(w.table.refuses_end(1, "s", "u1", "", true, w.now));
+  CHECK_FALSE(w.table.refuses_end(2, "other", "u2", "", true, w.now));
+  w.request(forced(ask(3, "s")));
+  CHECK(w.table.refuses_end(1, "s", "u1", "", true, w.now));
+}
+
+TEST_CASE("where the rest of the box counts, a busy or locked box refuses an end like a command") {
+  World w(1);
+  w.request(ask(1, "a"));
+  CHECK(w.table.refuses_end(2, "b", "u2", "", true, w.now)->why == "busy");
+  CHECK_FALSE(w.table.refuses_end(2, "b", "u2", "", false, w.now));
+  w.release(1);
+  CHECK_FALSE(w.table.refuses_end(2, "b", "u2", "", true, w.now));
+  w.table.lock({"alice", "then", "demo"}, w.now);
+  const auto refused = w.table.refuses_end(2, "b", "u2", "", true, w.now);
+  REQUIRE(refused);
+  CHECK(refused->why == "locked");
+  CHECK(refused->since == "then");
+  CHECK(refused->reason == "demo");
+  CHECK_FALSE(w.table.refuses_end(3, "b", "alice", "", true, w.now));
+}
+
 // ---- user locks
+
+TEST_CASE("a user lock with a scope is that CI job's alone; one without is its user's in any") {
+  using enum LockTable::UserLockChange;
+  World w;
+  w.table.lock({"ci", "then", "", "job 1"}, w.now);
+  CHECK(w.table.may_lock("ci", "job 1") == unchanged);
+  CHECK(w.table.may_lock("ci", "job 2") == refused);
+  CHECK(w.table.may_unlock("ci", "", false) == refused);
+  auto other = ask(1, "s", 0s, "ci");
+  other.scope = "job 2";
+  CHECK(w.request(other) == Strings{"1 refused locked behind ci:lock"});
+  auto same = ask(2, "s", 0s, "ci");
+  same.scope = "job 1";
+  CHECK(w.request(same) == Strings{"2 granted 7.1"});
+  CHECK(w.table.holders("s", w.now).at(0).scope == "job 1");
+  w.release(2);
+  CHECK(w.table.unlock("ci", "job 1", false, w.now).first == done);
+  w.table.lock({"ci", "then", ""}, w.now);
+  CHECK(w.request(other) == Strings{"1 granted 7.2"});
+}
 
 TEST_CASE(
     "a user lock lets its owner pass and refuses the others, naming whose, since when and why") {
@@ -504,7 +604,7 @@ TEST_CASE("others wait for a user lock as long as their budget says") {
   CHECK(w.request(ask(1, "s", 60s, "bob")) == Strings{"1 queued 1 behind alice:lock"});
   CHECK(w.request(ask(2, "t", kEver, "bob")) == Strings{"2 queued 1 behind alice:lock"});
   CHECK(w.after(60s) == Strings{"1 refused expired behind alice:lock"});
-  const auto [change, events] = w.table.unlock("alice", false, w.now);
+  const auto [change, events] = w.table.unlock("alice", "", false, w.now);
   CHECK(change == LockTable::UserLockChange::done);
   CHECK(sentences(events) == Strings{"2 granted 7.1 after waiting"});
 }
@@ -526,20 +626,20 @@ TEST_CASE("a user lock is its owner's, unless force takes it away") {
   using enum LockTable::UserLockChange;
   World w;
   const UserLock mine{"alice", "then", "demo"};
-  CHECK(w.table.may_lock("alice") == done);
+  CHECK(w.table.may_lock("alice", "") == done);
   CHECK(w.table.lock(mine, w.now).first == done);
   CHECK(w.table.lock({"alice", "later", "other"}, w.now).first == unchanged);
   CHECK(w.table.lock({"bob", "later", ""}, w.now).first == refused);
-  CHECK(w.table.may_lock("bob") == refused);
+  CHECK(w.table.may_lock("bob", "") == refused);
   CHECK(w.table.user_lock() == mine);
-  CHECK(w.table.may_unlock("bob", false) == refused);
-  CHECK(w.table.unlock("bob", false, w.now).first == refused);
+  CHECK(w.table.may_unlock("bob", "", false) == refused);
+  CHECK(w.table.unlock("bob", "", false, w.now).first == refused);
   CHECK(w.table.user_lock() == mine);
-  CHECK(w.table.may_unlock("bob", true) == done);
-  CHECK(w.table.unlock("bob", true, w.now).first == done);
+  CHECK(w.table.may_unlock("bob", "", true) == done);
+  CHECK(w.table.unlock("bob", "", true, w.now).first == done);
   CHECK_FALSE(w.table.user_lock().has_value());
-  CHECK(w.table.unlock("bob", false, w.now).first == unchanged);
-  CHECK(w.table.unlock("bob", true, w.now).first == unchanged);
+  CHECK(w.table.unlock("bob", "", false, w.now).first == unchanged);
+  CHECK(w.table.unlock("bob", "", true, w.now).first == unchanged);
 }
 
 TEST_CASE("a user lock never expires") {

@@ -108,3 +108,11 @@ TEST_CASE("authorize and supervise say where") {
   REQUIRE(supervise);
   CHECK(std::get<agent::SuperviseOptions>(*supervise).directory == "/x");
 }
+
+TEST_CASE("bridge takes the agent's state directory, and nothing else") {
+  auto parsed = parse({"bridge", "--state", "/var/lib/x"});
+  REQUIRE(parsed);
+  CHECK(std::get<agent::BridgeOptions>(*parsed).state == "/var/lib/x");
+  CHECK(refused_naming({"bridge"}, "--state"));
+  CHECK(refused_naming({"bridge", "--state", "d", "word"}, "word"));
+}

@@ -289,6 +289,68 @@ TEST_CASE("what a lost supervisor still owed is known, and is then forgotten") {
   CHECK(sent(steps, 1, Exec{}) == Action::skip);
 }
 
+TEST_CASE("a command that ran owes its result until one is taken or the lock is gone") {
+  Steps steps = holding();
+  send_chain(steps, 1, Action::forward);
+  CHECK_FALSE(steps.owes_result());
+  steps.from_supervisor(1, Applied{});
+  steps.from_supervisor(1, Started{});
+  CHECK(steps.owes_result());
+  steps.from_supervisor(1, Exited{});
+  CHECK(steps.owes_result());
+  CHECK(steps.from_supervisor(1, Unchanged{}) == Effect::release);
+  steps.freed();
+  CHECK_FALSE(steps.owes_result());
+}
+
+TEST_CASE("a job that is to be detached takes the lock with it, and nothing comes after it") {
+  Steps steps = holding();
+  Exec exec;
+  exec.detach = true;
+  CHECK(sent(steps, 1, SyncStart{}) == Action::forward);
+  CHECK(sent(steps, 1, SyncEnd{}) == Action::forward);
+  CHECK(sent(steps, 1, exec) == Action::forward);
+  CHECK(sent(steps, 1, Exec{}) == Action::skip);
+  CHECK(sent(steps, 1, LockReleased{}) == Action::skip);
+  CHECK(sent(steps, 2, Exec{}) == Action::refuse);
+  CHECK(steps.from_supervisor(1, Applied{}) == Effect::none);
+  CHECK(steps.from_supervisor(1, Started{}) == Effect::detach);
+  CHECK(steps.busy());
+  steps.detached(1);
+  CHECK_FALSE(steps.holds());
+  CHECK_FALSE(steps.busy());
+  CHECK(steps.outstanding(1).empty());
+  REQUIRE(sent(steps, 3, LockRequested{}) == Action::ask);
+  steps.granted();
+  CHECK(sent(steps, 3, Exec{}) == Action::forward);
+}
+
+TEST_CASE("a job that could not be started to be detached gives the lock back") {
+  Steps steps = holding();
+  Exec exec;
+  exec.detach = true;
+  CHECK(sent(steps, 1, exec) == Action::forward);
+  CHECK(steps.from_supervisor(1, failed(Step::exec)) == Effect::failed);
+}
+
+TEST_CASE("under a lock that is shared a sync is skipped, and what follows it is not") {
+  Steps steps;
+  REQUIRE(sent(steps, 1, LockRequested{}) == Action::ask);
+  steps.granted(true);
+  CHECK(sent(steps, 1, SyncStart{}) == Action::skip);
+  CHECK(steps.from_client(1, FrameKind::pack).action == Action::drop);
+  CHECK(sent(steps, 1, SyncEnd{}) == Action::drop);
+  CHECK(sent(steps, 1, Exec{}) == Action::forward);
+  CHECK(sent(steps, 1, LockReleased{}) == Action::forward);
+  steps.from_supervisor(1, Exited{});
+  CHECK(steps.from_supervisor(1, Unchanged{}) == Effect::release);
+  steps.freed();
+  // The next lock is another.
+  REQUIRE(sent(steps, 2, LockRequested{}) == Action::ask);
+  steps.granted();
+  CHECK(sent(steps, 2, SyncStart{}) == Action::forward);
+}
+
 TEST_CASE("a message that is no step is refused by name") {
   Steps steps;
   auto verdict = steps.from_client(1, Message(Applied{}));

@@ -60,7 +60,14 @@ SandboxRecord sandbox(const std::string& id, std::int64_t created_at = 1) {
 }
 
 JobRecord job(const std::string& id, const std::string& of) {
-  return {id, of, "alice", "exec", "make test", "3.14", true, 77};
+  return {.id = id,
+          .sandbox = of,
+          .user = "alice",
+          .scope = "ci:generic:host",
+          .verb = "exec",
+          .command = "make test",
+          .fence = "3.14",
+          .started_at = 77};
 }
 
 std::string read(const fs::path& file) {
@@ -115,8 +122,13 @@ TEST_CASE("what was written is there after a reopen, byte for byte") {
     changed.ready = true;
     REQUIRE(wait(store->put_sandbox(changed)));
     REQUIRE(wait(store->put_job(job("j", "a"))));
+    auto ended = job("k", "a");
+    ended.state = "exited";
+    ended.ended_at = 80;
+    ended.status = 0;
+    REQUIRE(wait(store->put_job(ended)));
     const std::optional<UserLockRecord> lock =
-        UserLockRecord{"alice", "2026-01-02T03:04:05Z", std::string("a\0b", 3)};
+        UserLockRecord{"alice", "2026-01-02T03:04:05Z", std::string("a\0b", 3), "job 1"};
     REQUIRE(wait(store->set_user_lock(lock)));
     store->audit({9, "bob", "unlock --force", "", "of alice"});
   }
@@ -133,20 +145,26 @@ TEST_CASE("what was written is there after a reopen, byte for byte") {
   CHECK((*sandboxes)[1].ready);
   const auto jobs = wait(store->jobs());
   REQUIRE(jobs);
-  REQUIRE(jobs->size() == 1);
+  REQUIRE(jobs->size() == 2);
   CHECK((*jobs)[0].id == "j");
   CHECK((*jobs)[0].sandbox == "a");
   CHECK((*jobs)[0].verb == "exec");
   CHECK((*jobs)[0].command == "make test");
   CHECK((*jobs)[0].fence == "3.14");
-  CHECK((*jobs)[0].detached);
+  CHECK((*jobs)[0].scope == "ci:generic:host");
   CHECK((*jobs)[0].started_at == 77);
+  CHECK((*jobs)[0].state == "running");
+  CHECK_FALSE((*jobs)[0].status);
+  CHECK((*jobs)[1].state == "exited");
+  CHECK((*jobs)[1].ended_at == 80);
+  CHECK((*jobs)[1].status == 0);
   const auto lock = wait(store->user_lock());
   REQUIRE(lock);
   REQUIRE(lock->has_value());
   CHECK((*lock)->user == "alice");
   CHECK((*lock)->since == "2026-01-02T03:04:05Z");
   CHECK((*lock)->reason == std::string("a\0b", 3));
+  CHECK((*lock)->scope == "job 1");
   const auto trail = wait(store->audit_trail(10));
   REQUIRE(trail);
   REQUIRE(trail->size() == 1);
@@ -204,6 +222,59 @@ TEST_CASE("a flood of audit records neither waits nor grows without bound") {
   const auto store = open(directory);
   for (int i = 0; i < 200'000; ++i) store->audit({i, "u", "a", "s", "d"});
   CHECK_FALSE(wait(store->audit_trail(1))->empty());
+}
+
+TEST_CASE("a notice stays until it is removed, and comes with the change that it tells of") {
+  const Directory directory;
+  std::int64_t first = 0;
+  {
+    const auto store = open(directory);
+    first = *wait(store->add_notice({.user = "alice", .text = "one"}));
+    CHECK(first > 0);
+    CHECK(*wait(store->set_user_lock(UserLockRecord{"bob", "now", ""})) == 0);
+    CHECK(*wait(store->set_user_lock(std::nullopt, NoticeRecord{.user = "bob", .text = "two"})) >
+          first);
+  }
+  const auto store = open(directory);
+  REQUIRE(wait(store->notices())->size() == 2);
+  CHECK((*wait(store->notices()))[1].text == "two");
+  REQUIRE(wait(store->remove_notice(first)));
+  REQUIRE(wait(store->notices())->size() == 1);
+  CHECK((*wait(store->notices()))[0].user == "bob");
+}
+
+TEST_CASE("of one user's notices the newest are kept, and no others go") {
+  const Directory directory;
+  const auto store = open(directory);
+  REQUIRE(wait(store->add_notice({.user = "alice", .text = "hers"})));
+  for (std::size_t i = 0; i < Store::kMaxNotices + 5; ++i) {
+    REQUIRE(wait(store->add_notice({.user = "bob", .text = std::to_string(i)})));
+  }
+  const auto notices = wait(store->notices());
+  REQUIRE(notices->size() == Store::kMaxNotices + 1);
+  CHECK((*notices)[0].user == "alice");
+  CHECK((*notices)[1].text == "5");
+}
+
+// A box is updated while people have locked it: tables as the first version had them.
+TEST_CASE("a store of the first version keeps its user lock and its sandboxes") {
+  const Directory directory;
+  {
+    auto database = open_with_schema(directory.file(), schema_steps().first(1));
+    REQUIRE(database);
+    REQUIRE(
+        database->execute("INSERT INTO user_locks VALUES (0, 'alice', 'then', 'demo');"
+                          "INSERT INTO sandboxes VALUES"
+                          " ('a', 'alice', 'p', 'b', '', 'none', 1, 1, 2, 3);"));
+  }
+  const auto store = open(directory);
+  const auto lock = wait(store->user_lock());
+  REQUIRE(lock);
+  REQUIRE(lock->has_value());
+  CHECK((*lock)->user == "alice");
+  CHECK((*lock)->reason == "demo");
+  CHECK((*lock)->scope.empty());
+  CHECK(wait(store->sandboxes())->size() == 1);
 }
 
 TEST_CASE("calls are done in the order in which they were made") {

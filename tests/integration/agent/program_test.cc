@@ -203,7 +203,7 @@ TEST_CASE("program: ending a sandbox ends what runs in it and removes it") {
   auto other = world.session();
   other.create('a');
   other.send(0, End{});
-  CHECK(other.expect<Failed>(0).code == "busy");
+  CHECK(other.expect<Refused>(0).why == "busy");
   other.send(0, End{true});
   other.expect<Ended>(0);
   CHECK(!is_alive(pid));

@@ -144,7 +144,7 @@ TEST_CASE("what cannot be made or bound is answered by name, and the session goe
   CHECK(client.expect<Failed>(0).step == "end");
   client.send(0, StatusRequest{});
   CHECK(client.expect<Failed>(0).step == "status_request");
-  client.send(1, LockRequested{});
+  client.send(1, Exec{});
   CHECK(client.expect<Failed>(1).code == "bad_input");
   client.send(0, Exec{});
   CHECK(client.expect<Failed>(0).step == "exec");
@@ -514,9 +514,10 @@ TEST_CASE("end refuses while somebody else's command runs, and with force ends t
   auto other = world.session();
   other.create('a');
   other.send(0, End{});
-  auto busy = other.expect<Failed>(0);
-  CHECK(busy.code == "busy");
-  CHECK(busy.message.find("make") != std::string::npos);
+  auto busy = other.expect<Refused>(0);
+  CHECK(busy.why == "busy");
+  REQUIRE(busy.holders.size() == 1);
+  CHECK(busy.holders[0].command == "make");
   other.send(0, End{true});
   run.supervisor->expect(1, 0, "shutdown");
   run.supervisor->send(1, 0, Ended{});
