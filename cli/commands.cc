@@ -96,12 +96,18 @@ const std::vector<Command>& commands() {
         kWaitLock,
         kNoWait,
         kForceCommand,
+        {"detach", nullptr, "leave it running and print its job's id: see `attach` and `kill`"},
+        {"reattach", "ID", "the same as `sandbox attach ID`"},
+        {"kill", "ID", "the same as `sandbox kill ID`"},
+        {"kill-all", nullptr, "the same as `sandbox kill --all`"},
         {"no-sync", nullptr, "accepted and ignored: an exec always syncs"},
         kIsolation,
         kInclude},
        1,
        true,
-       run_exec},
+       run_exec,
+       {},
+       {"reattach", "kill", "kill-all"}},
       {"push",
        "Send the work tree without running anything",
        "push",
@@ -119,6 +125,38 @@ const std::vector<Command>& commands() {
        0,
        false,
        run_pull},
+      {"jobs",
+       "List detached jobs",
+       "jobs",
+       "Those of the box, or without --box those of this machine and of every box where one was "
+       "detached from here.",
+       {},
+       0,
+       false,
+       run_jobs},
+      {"attach",
+       "Show a detached job's output and wait for its end",
+       "attach ID",
+       "All of its output from the beginning, then live; ends with the job's exit status and "
+       "brings "
+       "back what it changed. Ctrl+C asks whether to end the job, Ctrl+D leaves it running. Waits "
+       "for no lock.",
+       {kDir},
+       1,
+       false,
+       run_attach},
+      {"kill",
+       "End a detached job and all its processes",
+       "kill ID | --all",
+       "INT, after 5 seconds TERM, after 2 more KILL. Comes back when all of it has ended. Waits "
+       "for "
+       "no lock.",
+       {{"all", nullptr, "all of your jobs on the box"},
+        {"signal", "NAME", "the first signal that it gets (default: INT)"},
+        {"force", nullptr, "other people's, too; that is recorded"}},
+       1,
+       false,
+       run_kill},
       {"status", "Show this project's sandbox", "status", "", {kDir, kId}, 0, false, run_status},
       {"list", "List sandboxes", "list", "", {}, 0, false, run_list},
       {"stop",
@@ -345,7 +383,12 @@ ParsedLine parse_line(const std::vector<std::string>& words) {
                    &command);
     }
   }
-  if (command.takes_command && line.arguments.command.empty()) {
+  auto given = std::find_if(command.instead.begin(), command.instead.end(),
+                            [&line](const auto& name) { return line.arguments.has(name); });
+  if (given != command.instead.end() && !line.arguments.command.empty()) {
+    throw misuse("with --" + *given + " there is no command to run", &command);
+  }
+  if (command.takes_command && given == command.instead.end() && line.arguments.command.empty()) {
     throw misuse("there is no command to run: it stands after `--`", &command);
   }
   return line;

@@ -32,6 +32,7 @@ struct Command {
   bool takes_command = false;                               // `-- COMMAND...` may follow
   protocol::os::awaitable<int> (*run)(Context&) = nullptr;  // of a noun: without a verb
   std::vector<Command> verbs = {};
+  std::vector<std::string> instead = {};  // options that stand in the place of `-- COMMAND...`
 };
 
 const std::vector<Command>& commands();

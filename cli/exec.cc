@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 
 #include "cli/command_runs.h"
+#include "cli/job_records.h"
 #include "cli/replace.h"
 #include "cli/report.h"
 #include "cli/standard_streams.h"
@@ -75,8 +76,15 @@ wire::Exec exec_message(const Context& context, const Target& target) {
   exec.env = command_environment(context, target.config);
   exec.cwd = sandbox_directory(arguments, target.project);
   exec.shell = target.config.shell;
+  exec.detach = arguments.has("detach");
+  if (exec.detach && arguments.has("tty")) {
+    throw UserError("arguments",
+                    "a detached command has no terminal: --detach and --tty exclude "
+                    "each other",
+                    {}, kMisuse);
+  }
   exec.interactive_input =
-      context.environment.stdin_open && !arguments.has("no-stdin") && has_input(0);
+      !exec.detach && context.environment.stdin_open && !arguments.has("no-stdin") && has_input(0);
   if (arguments.has("tty")) {
     os::WindowSize size =
         os::window(context.environment.stdin_is_terminal ? 0 : 1).value_or(os::WindowSize{});
@@ -278,6 +286,19 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
   co_return outcome;
 }
 
+// Where the detached job runs. Without that it runs all the same, and its box has to be named.
+void remember(const Exec& exec, const std::string& job) {
+  Context& context = exec.context;
+  std::string command = wire::shell_join(context.arguments.command);
+  try {
+    remember_job(context.paths,
+                 {job, exec.entry.key.box, exec.entry.id, exec.target.project.root.string(),
+                  wire::printable(command, wire::kMaxTextBytes)});
+  } catch (const UserError& error) {
+    context.output.warn(std::string(error.what()) + ". " + error.next);
+  }
+}
+
 // `error`: why the command did not run, though its sandbox is there.
 void report(Exec& exec, const CycleOutcome& outcome, const UserError* error) {
   Output& output = exec.context.output;
@@ -291,12 +312,20 @@ void report(Exec& exec, const CycleOutcome& outcome, const UserError* error) {
   if (exec.context.arguments.has("open") && error == nullptr) {
     output.note(exec.url);
   }
+  if (!outcome.job.empty() && !output.json()) {
+    output.line(outcome.job);
+    output.note("  sandbox attach " + outcome.job + "   # its output and its end");
+    output.note("  sandbox kill " + outcome.job);
+  }
   if (output.json()) {
     json::object answer;
     answer["RunID"] = exec.entry.id;
     answer["ExitCode"] = error != nullptr ? error->status : exit_status(outcome);
     answer["RunURL"] = exec.url;
     add_outcome(answer, outcome);
+    if (!outcome.job.empty()) {
+      answer["JobID"] = json_text(outcome.job);
+    }
     if (outcome.exited) {
       answer["CommandStatus"] = command_status(*outcome.exited);
     }
@@ -313,6 +342,15 @@ void report(Exec& exec, const CycleOutcome& outcome, const UserError* error) {
 }  // namespace
 
 os::awaitable<int> run_exec(Context& context) {
+  const Arguments& arguments = context.arguments;
+  if (auto id = arguments.value("reattach")) {
+    int status = co_await attach_to_job(context, *id);
+    co_return status;
+  }
+  if (arguments.has("kill") || arguments.has("kill-all")) {
+    int status = co_await kill_jobs(context, arguments.value("kill"));
+    co_return status;
+  }
   Target target = find_target(context);
   wire::Exec message = exec_message(context, target);
   lock_wait(context.arguments, context.environment,
@@ -355,6 +393,9 @@ os::awaitable<int> run_exec(Context& context) {
       context.output.error(error);
     }
     co_return error.status;
+  }
+  if (!outcome->job.empty()) {
+    remember(exec, outcome->job);
   }
   report(exec, *outcome, nullptr);
   co_return exit_status(*outcome);

@@ -1,5 +1,7 @@
 #include "cli/existing.h"
 
+#include <utility>
+
 #include "cli/starter.h"
 
 namespace cli {
@@ -24,8 +26,15 @@ os::awaitable<Entry> existing_entry(Context& context, const Target& target) {
 }
 
 os::awaitable<Existing> open_existing(Context& context, const Target& target, bool with_origin) {
+  Entry entry = co_await existing_entry(context, target);
+  Existing existing = co_await open_existing(context, target, std::move(entry), with_origin);
+  co_return existing;
+}
+
+os::awaitable<Existing> open_existing(Context& context, const Target& target, Entry entry,
+                                      bool with_origin) {
   Existing existing;
-  existing.entry = co_await existing_entry(context, target);
+  existing.entry = std::move(entry);
   std::string origin_id(32, '0');
   if (with_origin) {
     existing.origin = co_await open_origin(context, target);

@@ -24,6 +24,9 @@ protocol::os::awaitable<Entry> existing_entry(Context& context, const Target& ta
 // Connects and binds. `with_origin`: opens the work tree's store, too.
 protocol::os::awaitable<Existing> open_existing(Context& context, const Target& target,
                                                 bool with_origin);
+// The same for the sandbox of this entry.
+protocol::os::awaitable<Existing> open_existing(Context& context, const Target& target, Entry entry,
+                                                bool with_origin);
 
 // Ends the work with a sandbox of which bind said that it is not there: forgets it when that is
 // certain. Always throws.

@@ -95,6 +95,10 @@ os::awaitable<void> SessionClient::send_again(Flight& flight) {
 }
 
 void SessionClient::start_streams(Flight& flight) {
+  if (flight.cycle.exec && flight.cycle.exec->detach) {
+    throw UserError("agent", session_->peer() + " is older than this and cannot detach a command",
+                    "Update it. The command was ended.");
+  }
   if (flight.cycle.streams == nullptr || !flight.cycle.exec || job_request_ != 0) {
     throw out_of_step(session_->peer(), "a command started that nobody asked for");
   }
@@ -161,6 +165,10 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
     static_cast<void>(kept);  // the next pack is larger than needed, nothing else
   } else if (std::holds_alternative<wire::Started>(message)) {
     start_streams(flight);
+  } else if (const auto* detached = std::get_if<wire::Detached>(&message)) {
+    outcome.job = detached->job;
+    flight.settled = true;
+    flight.finished = true;
   } else if (const auto* exited = std::get_if<wire::Exited>(&message)) {
     outcome.exited = *exited;
     job_request_ = 0;

@@ -32,6 +32,7 @@ struct CycleOutcome {
   std::optional<protocol::wire::Exited> exited;
   protocol::wire::Granted granted;
   protocol::wire::Applied applied;
+  std::string job;                                // that runs on by itself, detached; empty: none
   std::string snapshot;                           // what ran
   std::vector<protocol::wire::LeftOut> left_out;  // by the snapshot and by the box
   protocol::sync::MergeReport merged;             // of all results that came back

@@ -140,7 +140,9 @@ os::awaitable<void> StepSender::send(std::shared_ptr<StepSender> self) {
       if (steps.exec) {
         session.send(steps.request, *steps.exec);
       }
-      session.send(steps.request, wire::LockReleased{});
+      if (!steps.exec || !steps.exec->detach) {
+        session.send(steps.request, wire::LockReleased{});
+      }
     }
   } else if (!self->stopped_) {
     session.close();  // the pack stopped in the middle: the agent must not wait for its end

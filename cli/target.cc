@@ -60,15 +60,19 @@ Consent consent_of(const Context& context) {
 }  // namespace
 
 Target find_target(Context& context) {
+  const auto& positional = context.arguments.positional;
+  if (!positional.empty() && positional.front().empty()) {
+    throw UserError("arguments", "the name of the configuration file is empty", {}, kMisuse);
+  }
+  return find_target(context, positional.empty() ? std::string() : positional.front());
+}
+
+Target find_target(Context& context, const std::string& config) {
   const Arguments& arguments = context.arguments;
   Target target;
   target.project = find_project(context.environment, arguments.value("dir").value_or(""));
-  std::string named = arguments.positional.empty() ? std::string() : arguments.positional.front();
-  if (!arguments.positional.empty() && named.empty()) {
-    throw UserError("arguments", "the name of the configuration file is empty", {}, kMisuse);
-  }
-  target.config_named = !named.empty();
-  target.config = load_config(named, target.project.directory, target.project.root);
+  target.config_named = !config.empty();
+  target.config = load_config(config, target.project.directory, target.project.root);
 
   Consent consent = consent_of(context);
   apply_consent(target.config, consent);

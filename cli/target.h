@@ -31,6 +31,8 @@ std::optional<std::string> chosen_box(const Arguments& arguments, const Environm
 
 // From --dir, [CONFIG], --box, --isolation, --include and --init. Throws UserError.
 Target find_target(Context& context);
+// The same with this configuration file in the place of [CONFIG]; empty: the project's.
+Target find_target(Context& context, const std::string& config);
 
 // KEY=VALUE. Throws UserError (status 2) that names the option.
 std::pair<std::string, std::string> parse_assignment(const std::string& text,

@@ -156,6 +156,14 @@ TEST_CASE("the option --wait takes a value only when it is joined") {
   CHECK(line.arguments.positional == std::vector<std::string>{"my.yml"});
 }
 
+TEST_CASE("what names a detached job stands in the place of a command") {
+  CHECK(parse_line({"exec", "--reattach", "abcd"}).arguments.value("reattach") == "abcd");
+  CHECK(parse_line({"exec", "--kill=abcd"}).arguments.value("kill") == "abcd");
+  CHECK(parse_line({"exec", "--kill-all"}).arguments.has("kill-all"));
+  CHECK(misuse({"exec", "--kill", "abcd", "--", "x"}).find("--kill") != std::string::npos);
+  CHECK(misuse({"exec", "--detach"}).find("after `--`") != std::string::npos);
+}
+
 TEST_CASE("misuse names the argument") {
   CHECK(misuse({"exce", "--", "x"}).find("`exce`") != std::string::npos);
   CHECK(misuse({"exec", "--frobnicate", "--", "x"}).find("frobnicate") != std::string::npos);

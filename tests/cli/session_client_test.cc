@@ -228,6 +228,41 @@ TEST_CASE("a whole request travels without waiting for any answer") {
   CHECK(world.origin->bases == "snapshot1");
 }
 
+TEST_CASE("a detached command is the last step, and leaves the lock to its job") {
+  World world;
+  auto cycle = world.cycle();
+  cycle.exec->detach = true;
+  auto outcome = world.run(
+      [](Agent& agent) -> os::awaitable<void> {
+        auto exec = co_await agent.expect<wire::Exec>();
+        CHECK(exec.detach);
+        agent.say(wire::Granted{});
+        agent.say(wire::Applied{"snapshot1", "", {}, {}});
+        agent.say(wire::Detached{"0123456789abcdef0123456789abcdef"});
+      },
+      std::move(cycle));
+  CHECK(outcome.job == "0123456789abcdef0123456789abcdef");
+  CHECK_FALSE(outcome.exited);
+  CHECK(outcome.all_brought_back());
+  CHECK_FALSE(world.streams.began);
+  CHECK(world.agent->seen.back() == "exec");
+}
+
+TEST_CASE("an agent that cannot detach is told from one that can") {
+  World world;
+  auto cycle = world.cycle();
+  cycle.exec->detach = true;
+  CHECK_THROWS_WITH(world.run(
+                        [](Agent& agent) -> os::awaitable<void> {
+                          co_await agent.expect<wire::Exec>();
+                          agent.say(wire::Granted{});
+                          agent.say(wire::Applied{"snapshot1", "", {}, {}});
+                          agent.say(wire::Started{"job", 7});
+                        },
+                        std::move(cycle)),
+                    Catch::Contains("cannot detach"));
+}
+
 TEST_CASE("a snapshot that was taken beforehand is used") {
   World world;
   auto cycle = world.cycle();

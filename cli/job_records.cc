@@ -1,0 +1,98 @@
+#include "cli/job_records.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <filesystem>
+#include <utility>
+
+#include "cli/error.h"
+#include "protocol/os/paths.h"
+
+namespace cli {
+namespace fs = std::filesystem;
+namespace json = boost::json;
+namespace os = protocol::os;
+
+namespace {
+
+constexpr std::size_t kMostBytes = 64 * 1024;
+constexpr std::size_t kIdDigits = 32;
+
+std::string member(const json::object& object, const char* name) {
+  const json::value* value = object.if_contains(name);
+  return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
+}
+
+// The oldest beyond kMostKept go. Whoever else does the same at this moment does no harm.
+void forget_oldest(const fs::path& directory) {
+  std::vector<std::pair<fs::file_time_type, fs::path>> files;
+  std::error_code error;
+  for (const auto& file : fs::directory_iterator(directory, error)) {
+    auto written = file.last_write_time(error);
+    if (!error) {
+      files.emplace_back(written, file.path());
+    }
+  }
+  if (files.size() <= kMostKept) {
+    return;
+  }
+  std::sort(files.begin(), files.end());
+  for (std::size_t i = 0; i < files.size() - kMostKept; ++i) {
+    fs::remove(files[i].second, error);
+  }
+}
+
+}  // namespace
+
+bool is_job_id(const std::string& text) {
+  return text.size() >= 4 && text.size() <= kIdDigits &&
+         text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+void remember_job(const Paths& paths, const JobRecord& record) {
+  json::object object;
+  object["box"] = record.box;
+  object["sandbox"] = record.sandbox;
+  object["project"] = record.project;
+  object["command"] = record.command;
+  auto written = os::make_private_directory(paths.jobs());
+  if (written) {
+    written = os::write_file(paths.jobs() / record.id, json::serialize(object) + "\n");
+  }
+  if (!written) {
+    throw UserError("storage", "cannot write down where the job runs: " + written.error().what,
+                    "It runs on: `sandbox attach --box " + record.box + " " + record.id +
+                        "` shows its output.");
+  }
+  forget_oldest(paths.jobs());
+}
+
+std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& beginning) {
+  std::vector<JobRecord> found;
+  std::error_code error;
+  for (const auto& file : fs::directory_iterator(paths.jobs(), error)) {
+    std::string id = file.path().filename().string();
+    if (id.size() != kIdDigits || !is_job_id(id) ||
+        id.compare(0, beginning.size(), beginning) != 0) {
+      continue;
+    }
+    auto text = os::read_file(file.path(), kMostBytes);
+    if (!text) {
+      continue;
+    }
+    json::value value = json::parse(*text, error);
+    if (error || !value.is_object()) {
+      error.clear();
+      continue;
+    }
+    const json::object& object = value.get_object();
+    JobRecord record{id, member(object, "box"), member(object, "sandbox"),
+                     member(object, "project"), member(object, "command")};
+    if (!record.box.empty()) {
+      found.push_back(std::move(record));
+    }
+  }
+  return found;
+}
+
+}  // namespace cli

@@ -1,0 +1,33 @@
+// Where this user's detached jobs run: one small file for each under the state directory, so that
+// `attach` and `kill` find the box of an id. Written once when the job was detached, never changed;
+// the agent knows how the job is. Only the newest kMostKept are kept.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "cli/environment.h"
+
+namespace cli {
+
+struct JobRecord {
+  std::string id;       // 32 hex digits, unique across boxes
+  std::string box;      // as the user calls it
+  std::string sandbox;  // id
+  std::string project;  // the root's path
+  std::string command;
+};
+
+inline constexpr std::size_t kMostKept = 500;
+
+// Lower-case hex digits, 4 to 32 of them: an id, or how one begins.
+bool is_job_id(const std::string& text);
+
+// Throws UserError.
+void remember_job(const Paths& paths, const JobRecord& record);
+
+// Those whose id begins so. One that cannot be read is passed over.
+std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& beginning);
+
+}  // namespace cli

@@ -1,0 +1,76 @@
+#include "cli/job_records.h"
+
+#include <fstream>
+
+#include "tests/support/catch.h"
+#include "tests/support/temporary_directory.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Home {
+  test::TemporaryDirectory directory;
+  cli::Paths paths{directory / "state", directory / "config"};
+};
+
+std::string id_of(std::size_t number) {
+  std::string digits = std::to_string(number);
+  return std::string(32 - digits.size(), '0') + digits;
+}
+
+}  // namespace
+
+TEST_CASE("a remembered job is found by how its id begins") {
+  Home home;
+  cli::JobRecord job{std::string(32, 'a'), "rig", std::string(32, '1'), "/p", "make test"};
+  cli::remember_job(home.paths, job);
+  cli::remember_job(home.paths, {std::string(32, 'b'), "local", "", "", ""});
+  auto found = cli::remembered_jobs(home.paths, "aaaa");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].id == job.id);
+  CHECK(found[0].box == "rig");
+  CHECK(found[0].sandbox == job.sandbox);
+  CHECK(found[0].project == "/p");
+  CHECK(found[0].command == "make test");
+  CHECK(cli::remembered_jobs(home.paths, "").size() == 2);
+  CHECK(cli::remembered_jobs(home.paths, "cccc").empty());
+}
+
+TEST_CASE("what is no job's record is passed over") {
+  Home home;
+  CHECK(cli::remembered_jobs(home.paths, "").empty());  // not even a directory
+  cli::remember_job(home.paths, {id_of(1), "rig", "", "", ""});
+  for (const auto& [name, text] :
+       std::map<std::string, std::string>{{id_of(2), "{\"box\""},
+                                          {id_of(3), "[]"},
+                                          {id_of(4), "{}"},
+                                          {"README", "{\"box\":\"rig\"}"}}) {
+    std::ofstream(home.paths.jobs() / name) << text;
+  }
+  CHECK(cli::remembered_jobs(home.paths, "").size() == 1);
+}
+
+TEST_CASE("the oldest records go when there are too many") {
+  Home home;
+  cli::remember_job(home.paths, {id_of(0), "rig", "", "", ""});
+  fs::last_write_time(home.paths.jobs() / id_of(0),
+                      fs::file_time_type::clock::now() - std::chrono::hours(1));
+  for (std::size_t i = 1; i < cli::kMostKept; ++i) {
+    std::ofstream(home.paths.jobs() / id_of(i)) << "{\"box\":\"rig\"}";
+  }
+  CHECK(cli::remembered_jobs(home.paths, "").size() == cli::kMostKept);
+  cli::remember_job(home.paths, {id_of(cli::kMostKept), "rig", "", "", ""});
+  CHECK(cli::remembered_jobs(home.paths, "").size() == cli::kMostKept);
+  CHECK_FALSE(fs::exists(home.paths.jobs() / id_of(0)));
+}
+
+TEST_CASE("an id is 4 to 32 hex digits") {
+  CHECK(cli::is_job_id("0a9f"));
+  CHECK(cli::is_job_id(std::string(32, 'f')));
+  for (const auto* wrong : {"", "abc", "ABCD", "../x", "abcg", "abcd/"}) {
+    INFO(wrong);
+    CHECK_FALSE(cli::is_job_id(wrong));
+  }
+  CHECK_FALSE(cli::is_job_id(std::string(33, 'f')));
+}
