@@ -84,6 +84,8 @@ class BoxWorkspace : public Workspace {
                          WorkspaceState& state);
   result<void> write_index(const WorkspaceGit& git, const wire::SyncStart& sync,
                            const AppliedTree& applied, WorkspaceState& state);
+  void name_staged(const RepositoryRefs& now, const WorkspaceState& state,
+                   std::vector<wire::LeftOut>& left_out) const;
   std::string shallow_text() const;
 
   WorkspaceOptions options_;

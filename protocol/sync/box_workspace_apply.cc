@@ -5,6 +5,7 @@
 #include "protocol/sync/box_workspace.h"
 #include "protocol/sync/index_file.h"
 #include "protocol/sync/object_id.h"
+#include "protocol/sync/record.h"
 
 namespace protocol::sync {
 
@@ -17,11 +18,28 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxNamed = 100;  // drifted paths in an answer
+constexpr std::size_t kMaxStagedNamed = 3;
+constexpr std::size_t kMaxIndex = 256 << 20;
 
 std::string place_of(const Beneath& root) {
   auto info = root.info("");
   if (!info || !*info) return {};
   return std::to_string((*info)->device) + ":" + std::to_string((*info)->inode);
+}
+
+// Whose tree the index is to hold; empty: nothing.
+std::string staged_commit(const wire::SyncStart& sync) {
+  return sync.staged.empty() ? sync.head : sync.staged;
+}
+
+// What the index was made from and how it looks; empty: there is none.
+std::string index_description(const WorkspaceGit& git, const wire::SyncStart& sync) {
+  auto info = git.index_info();
+  if (!info) return {};
+  std::string staged = staged_commit(sync);
+  return (staged.empty() ? "none" : staged) + " " + sync.snapshot + " " +
+         std::to_string(info->inode) + " " + std::to_string(info->size) + " " +
+         std::to_string(info->modified_ns);
 }
 
 }  // namespace
@@ -78,7 +96,6 @@ result<wire::Applied> BoxWorkspace::apply(const std::string& origin, const wire:
   state.place = place;
 
   std::vector<wire::Ref> lost;  // commits that no result has shown yet
-  std::vector<wire::LeftOut> lost_names;
   if (sync.git && !state.sync.snapshot.empty()) {
     RepositoryRefs now = WorkspaceGit(root_, {}).read();
     std::vector<wire::LeftOut> unreadable;
@@ -90,6 +107,7 @@ result<wire::Applied> BoxWorkspace::apply(const std::string& origin, const wire:
     for (wire::Ref& ref : moved_commits(now, unreadable))
       if (!kept.contains(ref.oid)) lost.push_back(std::move(ref));
     answer.left_out = std::move(unreadable);
+    name_staged(now, state, answer.left_out);
   }
 
   // From here on files may be half the old and half the new snapshot.
@@ -111,7 +129,10 @@ result<wire::Applied> BoxWorkspace::apply(const std::string& origin, const wire:
   }
   if (!lost_kept) {
     auto kept = keep_drift(*tree, answer, lost);
-    if (!kept) return kept.error();
+    if (!kept) {
+      state_ = std::move(interrupted);
+      return kept.error();
+    }
   }
   for (const wire::Ref& ref : lost) answer.drifted.push_back(ref.name);
   answer.drifted.insert(answer.drifted.end(), applied->drifted.begin(), applied->drifted.end());
@@ -161,16 +182,10 @@ result<void> BoxWorkspace::write_git(const wire::SyncStart& sync, const AppliedT
 
 result<void> BoxWorkspace::write_index(const WorkspaceGit& git, const wire::SyncStart& sync,
                                        const AppliedTree& applied, WorkspaceState& state) {
-  const std::string staged = sync.staged.empty() ? sync.head : sync.staged;
-  auto description = [&]() -> std::string {
-    auto info = git.index_info();
-    if (!info) return {};
-    return (staged.empty() ? "none" : staged) + " " + sync.snapshot + " " +
-           std::to_string(info->inode) + " " + std::to_string(info->size) + " " +
-           std::to_string(info->modified_ns);
-  };
-  if (!applied.wrote && !state.index.empty() && state.index == description()) return {};
+  if (!applied.wrote && !state.index.empty() && state.index == index_description(git, sync))
+    return {};
 
+  const std::string staged = staged_commit(sync);
   std::vector<TreeEntry> entries;
   if (!staged.empty()) {
     auto listed = store_->list_tree(staged);
@@ -203,8 +218,52 @@ result<void> BoxWorkspace::write_index(const WorkspaceGit& git, const wire::Sync
   }
   auto written = git.write_index(bytes);
   if (!written) return written;
-  state.index = description();
+  state.index = index_description(git, sync);
   return {};
+}
+
+// What a command staged and did not commit goes when the index does; it is not lost in silence.
+void BoxWorkspace::name_staged(const RepositoryRefs& now, const WorkspaceState& state,
+                               std::vector<wire::LeftOut>& left_out) const {
+  WorkspaceGit git(root_, {});
+  if (state.index.empty() || state.index == index_description(git, state.sync)) return;
+  // A copy, because it is the sandbox's. Most often something has only looked at the files' times.
+  auto bytes = root_.read_file(".git/index", kMaxIndex);
+  if (!bytes) return;
+  fs::path copy = options_.store / "tmp" / "sandbox-index";
+  std::error_code error;
+  fs::create_directories(copy.parent_path(), error);
+  if (!write_record(copy, *bytes)) return;
+  Git apart =
+      store_->git().with_index(copy).with_variable("GIT_ALLOC_LIMIT", std::to_string(kMaxIndex));
+  auto differing = [&](const std::string& tree) {
+    std::set<std::string> paths;
+    auto answer = apart.out({"diff-index", "--cached", "--name-only", "--no-renames", "-z",
+                             tree.empty() ? store_->empty_tree() : tree, "--"});
+    std::string_view text = answer ? std::string_view(*answer) : std::string_view();
+    for (std::size_t end; (end = text.find('\0')) != std::string_view::npos;
+         text.remove_prefix(end + 1))
+      paths.emplace(text.substr(0, end));
+    return paths;
+  };
+  auto staged = differing(staged_commit(state.sync));
+  auto branch = now.refs.find(now.branch);
+  std::string head = branch == now.refs.end() ? now.detached : branch->second;
+  if (!staged.empty() && !head.empty() && head != state.sync.head && store_->has(head)) {
+    // Committed is not staged any more.
+    auto uncommitted = differing(head);
+    std::erase_if(staged, [&](const std::string& path) { return !uncommitted.contains(path); });
+  }
+  fs::remove(copy, error);
+  if (staged.empty()) return;
+  std::string why = "what was staged there is not any more: ";
+  std::size_t named = 0;
+  for (const std::string& path : staged) {
+    if (named == kMaxStagedNamed) break;
+    why += (named++ > 0 ? ", " : "") + path;
+  }
+  if (staged.size() > named) why += " and " + std::to_string(staged.size() - named) + " more";
+  left_out.push_back({".git/index", why});
 }
 
 }  // namespace protocol::sync

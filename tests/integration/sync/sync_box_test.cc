@@ -85,8 +85,30 @@ TEST_CASE("git shows the same in the workspace as on the laptop") {
     CHECK_FALSE(
         git(ends.box(), {"rev-parse", "-q", "--verify", "refs/heads/topic/deep"}).exit.ok());
   }
-  SECTION("what a command staged in the sandbox is put back by the next sync") {
+  SECTION("what a command staged in the sandbox is put back by the next sync, and named") {
     git_out(ends.box(), {"add", "-A"});
+    auto applied = ends.push();
+    CHECK(git(ends.box(), {"status", "--porcelain"}).out ==
+          git(ends.laptop(), {"status", "--porcelain"}).out);
+    REQUIRE(applied.left_out.size() == 1);
+    CHECK(applied.left_out[0].path == ".git/index");
+    CHECK(applied.left_out[0].why.find("both, unstaged, untracked") != std::string::npos);
+    CHECK(ends.push().left_out.empty());
+  }
+  SECTION("nothing is named when a command only looked, or committed all that it staged") {
+    write_file(ends.box() / "clean", "clean\n");
+    git_out(ends.box(), {"status"});
+    CHECK(ends.push().left_out.empty());
+    git_out(ends.box(), {"add", "-A"});
+    git_out(ends.box(), {"commit", "-q", "-m", "all"});
+    auto applied = ends.push();
+    CHECK(applied.left_out.empty());
+    CHECK_FALSE(applied.drift.empty());
+  }
+  SECTION("an index that makes no sense is nobody's trouble") {
+    std::string index = read_file(ends.box() / ".git/index");
+    write_file(ends.box() / ".git/index", GENERATE(0, 1) ? "DIRC" + std::string(100, '\xff')
+                                                         : index.substr(0, index.size() / 2));
     ends.push();
     CHECK(git(ends.box(), {"status", "--porcelain"}).out ==
           git(ends.laptop(), {"status", "--porcelain"}).out);
