@@ -38,7 +38,7 @@ os::awaitable<void> copy(std::shared_ptr<os::ByteStream> from, std::shared_ptr<o
   (void)ended;  // it may be gone
 }
 
-os::awaitable<void> join(os::executor ex, const std::filesystem::path& state) {
+os::awaitable<void> join(os::executor ex, std::filesystem::path state) {
   auto agent = co_await os::connect_unix(ex, state / "agent.sock");
   if (!agent) {
     if (agent.error().code == wire::Errc::not_found || agent.error().code == wire::Errc::gone) {

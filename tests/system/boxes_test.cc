@@ -376,6 +376,7 @@ TEST_CASE("the list in JSON has all boxes, also when there are none") {
   REQUIRE(one.at("Boxes").as_array().size() == 1);
   CHECK(one.at("Boxes").at(0).at("Name") == "rig");
   CHECK(one.at("Boxes").at(0).at("Status") == "current");
+  CHECK(one.at("Boxes").at(0).at("Sandboxes") == 0);
 }
 
 TEST_CASE("the local box is listed while its agent runs, and never started for that") {
