@@ -6,6 +6,7 @@
 #include "cli/command_runs.h"
 #include "cli/connection.h"
 #include "cli/context.h"
+#include "cli/job_records.h"
 #include "cli/target.h"
 #include "protocol/wire/quoting.h"
 
@@ -142,8 +143,8 @@ void say(Context& context, const std::string& what, const Box& box) {
   }
 }
 
-// Sandboxes on record go with their box's name.
-os::awaitable<void> rename_in_storage(Context& context, std::string from, std::string to) {
+// Sandboxes and jobs on record go with their box's name.
+os::awaitable<void> rename_on_record(Context& context, std::string from, std::string to) {
   Resolver resolver = make_resolver(context);
   auto storage = co_await resolver.lock();
   bool changed = false;
@@ -155,6 +156,12 @@ os::awaitable<void> rename_in_storage(Context& context, std::string from, std::s
   }
   if (changed) {
     storage->save();
+  }
+  for (JobRecord& job : remembered_jobs(context.paths, "")) {
+    if (job.box == from) {
+      job.box = to;
+      remember_job(context.paths, job);
+    }
   }
 }
 
@@ -227,7 +234,7 @@ os::awaitable<int> run_boxes_edit(Context& context) {
     *known = box;
   });
   if (box.name != name) {
-    co_await rename_in_storage(context, name, box.name);
+    co_await rename_on_record(context, name, box.name);
   }
   say(context, "Changed", box);
   co_return 0;

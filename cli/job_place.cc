@@ -14,10 +14,10 @@ JobPlace find_job(const Context& context, const std::string& id) {
                         "digits, of which the first 4 or more will do",
                     "`sandbox jobs` shows those there are.", kMisuse);
   }
-  auto chosen = chosen_box(context.arguments, context.environment);
+  auto named = context.arguments.value("box");
   std::vector<JobRecord> records = remembered_jobs(context.paths, id);
-  if (chosen) {
-    std::erase_if(records, [&chosen](const JobRecord& record) { return record.box != *chosen; });
+  if (named) {
+    std::erase_if(records, [&named](const JobRecord& record) { return record.box != *named; });
   }
   if (records.size() > 1) {
     throw UserError("arguments",
@@ -27,7 +27,7 @@ JobPlace find_job(const Context& context, const std::string& id) {
   }
   JobPlace place;
   place.job = id;
-  place.box = chosen.value_or(kLocalBox);
+  place.box = chosen_box(context.arguments, context.environment).value_or(kLocalBox);
   if (!records.empty()) {
     place.record = records.front();
     place.job = place.record->id;

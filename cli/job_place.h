@@ -15,7 +15,8 @@ struct JobPlace {
   std::optional<JobRecord> record;  // of a job that was detached from here
 };
 
-// The box of --box or SANDBOX_BOX, else the one that is on record for the job, else the local one.
+// The box of --box, else the one that is on record for the job, else SANDBOX_BOX's, else the local
+// one.
 // Throws UserError: no id, several that begin so.
 JobPlace find_job(const Context& context, const std::string& id);
 

@@ -1,6 +1,6 @@
 // Where this user's detached jobs run: one small file for each under the state directory, so that
-// `attach` and `kill` find the box of an id. Written once when the job was detached, never changed;
-// the agent knows how the job is. Only the newest kMostKept are kept.
+// `attach` and `kill` find the box of an id. Written once when the job was detached, and again only
+// when its box is renamed; the agent knows how the job is. Only the newest kMostKept are kept.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,7 @@ bool is_job_id(const std::string& text);
 // Throws UserError.
 void remember_job(const Paths& paths, const JobRecord& record);
 
-// Those whose id begins so. One that cannot be read is passed over.
+// Those whose id begins so; with nothing, all. One that cannot be read is passed over.
 std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& beginning);
 
 }  // namespace cli
