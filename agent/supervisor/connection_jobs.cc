@@ -19,18 +19,9 @@ awaitable<void> Connection::exec(std::uint32_t number, wire::Exec exec) {
   // kept now (a full disk), the command may be what makes room.
   auto others = co_await supervisor_.take_owed_of_others(hello_.origin);
   (void)others;
-  auto id = co_await supervisor_.announce_job(hello_.origin);
-  if (!id) {
-    fail(number, "exec", id.error());
-    of.failed = true;
-    co_return;
-  }
-  if (over()) {
-    supervisor_.forget_job(*id);
-    co_return;
-  }
+  if (over()) co_return;
   std::string notice;
-  auto job = supervisor_.start_job(*id, exec, hello_.origin, notice);
+  auto job = supervisor_.start_job(exec, hello_.origin, notice);
   if (!job) {
     fail(number, "exec", job.error());
     of.failed = true;

@@ -67,9 +67,13 @@ Left left_of(const Ledger::Entry& entry, const std::vector<os::ProcessInfo>& all
 result<void> end_earlier_jobs(Ledger& ledger, const Directory& directory, EndTimes times) {
   std::vector<Ledger::Entry> jobs;
   const std::string boot = os::boot_id();
-  for (const Ledger::Entry& entry : ledger.entries()) {
-    if (entry.state == Ledger::State::starting || entry.state == Ledger::State::running)
+  for (const Ledger::Entry& entry : std::vector(ledger.entries())) {
+    if (entry.state == Ledger::State::free) continue;
+    if (entry.boot != boot) {
+      ledger.forget(entry.job);
+    } else if (entry.state != Ledger::State::owed) {
       jobs.push_back(entry);
+    }
   }
   if (jobs.empty()) return {};
 
@@ -83,7 +87,6 @@ result<void> end_earlier_jobs(Ledger& ledger, const Directory& directory, EndTim
     left.clear();
     leaders = false;
     for (const Ledger::Entry& entry : jobs) {
-      if (entry.boot != boot) continue;
       Left found = left_of(entry, all, root);
       left.insert(left.end(), found.processes.begin(), found.processes.end());
       leaders |= found.leader;

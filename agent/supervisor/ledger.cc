@@ -168,9 +168,4 @@ void Ledger::taken(const std::vector<std::string>& jobs) {
   for (const std::string& job : jobs) forget(job);
 }
 
-result<void> Ledger::sync() const {
-  if (::fdatasync(file_.get()) == 0) return {};
-  return os::errno_failure(errno, "the record of the sandbox's jobs");
-}
-
 }  // namespace agent::supervisor

@@ -3,8 +3,8 @@
 // with a place of fixed size for each job that is written over as things change, so that a full
 // disk keeps no job from being started and none from being forgotten.
 //
-// What a call wrote outlives this process. What is owed outlives the machine, too, after sync();
-// a process session does not, and so needs none.
+// What a call wrote outlives this process, and nothing in it is to outlive the machine, so nothing
+// is synced: processes die with it, and files that it had not yet written out are no result.
 #pragma once
 
 #include <sys/types.h>
@@ -58,9 +58,6 @@ class Ledger {
   void taken(const std::vector<std::string>& jobs);
 
   const std::vector<Entry>& entries() const { return entries_; }
-
-  // What was written is on the disk. Blocks; may be called on another thread than everything else.
-  result<void> sync() const;
 
  private:
   explicit Ledger(protocol::os::Fd file) : file_(std::move(file)) {}

@@ -127,41 +127,28 @@ void Supervisor::forget(const Connection* connection) {
 
 // ---- jobs --------------------------------------------------------------------------------------
 
-awaitable<result<std::string>> Supervisor::announce_job(std::string origin) {
-  std::string id = os::random_hex(16);
-  if (!protocol::sync::is_origin(origin)) origin.clear();
-  auto noted = ledger_->starting(id, origin);
-  if (noted && !origin.empty()) {
-    auto work = workspace_->run([this](protocol::sync::Workspace&) { return ledger_->sync(); });
-    noted = co_await std::move(work);
-    if (!noted) ledger_->forget(id);
-  }
-  if (!noted) co_return noted.error();
-  co_return id;
-}
-
-void Supervisor::forget_job(const std::string& id) { ledger_->forget(id); }
-
-result<std::shared_ptr<Job>> Supervisor::start_job(const std::string& id, const wire::Exec& exec,
+result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
                                                    const std::string& origin, std::string& notice) {
-  auto job = [&]() -> result<std::shared_ptr<Job>> {
-    if (stopping_) return Failure(Errc::gone, "the sandbox is being stopped");
-    auto spec = make_job_spec(exec, directory_, options_.environment);
-    if (!spec) return spec.error();
-    if (!in_use_) {
-      auto lock = os::FileLock::try_lock(directory_.in_use(), os::FileLock::Kind::shared);
-      if (!lock && lock.error().code == Errc::busy)
-        return Failure(Errc::busy, "the sandbox is being removed");
-      if (!lock) return lock.error();
-      in_use_ = std::move(*lock);
-    }
-    spec->id = id;
-    spec->origin = origin;
-    spec->env[kJobVariable] = id;
-    spec->journal = directory_.journal(id);
-    spec->on_finished = [this, id] { ledger_->ended(id); };
-    return Job::start(ex_, std::move(*spec), options_.end_times);
-  }();
+  if (stopping_) return Failure(Errc::gone, "the sandbox is being stopped");
+  auto spec = make_job_spec(exec, directory_, options_.environment);
+  if (!spec) return spec.error();
+  if (!in_use_) {
+    auto lock = os::FileLock::try_lock(directory_.in_use(), os::FileLock::Kind::shared);
+    if (!lock && lock.error().code == Errc::busy)
+      return Failure(Errc::busy, "the sandbox is being removed");
+    if (!lock) return lock.error();
+    in_use_ = std::move(*lock);
+  }
+  const std::string id = os::random_hex(16);
+  spec->id = id;
+  spec->origin = origin;
+  spec->env[kJobVariable] = id;
+  spec->journal = directory_.journal(id);
+  spec->on_finished = [this, id] { ledger_->ended(id); };
+  bool owes = protocol::sync::is_origin(origin);
+  auto noted = ledger_->starting(id, owes ? origin : std::string());
+  auto job = noted ? Job::start(ex_, std::move(*spec), options_.end_times)
+                   : result<std::shared_ptr<Job>>(noted.error());
   if (!job) {
     ledger_->forget(id);
     if (running_jobs().empty()) in_use_.reset();

@@ -69,12 +69,10 @@ class Supervisor {
   const Options& options() const { return options_; }
   WorkspaceQueue& workspace() { return *workspace_; }
 
-  // The id of a job that is about to be started. That it is, and that its origin is then owed a
-  // result, is known from now on to whoever comes after us. Then start_job or forget_job with it.
-  awaitable<result<std::string>> announce_job(std::string origin);
-  result<std::shared_ptr<Job>> start_job(const std::string& id, const protocol::wire::Exec& exec,
+  // From before its start it is known to whoever comes after us that the job may run, and that its
+  // origin is owed a result.
+  result<std::shared_ptr<Job>> start_job(const protocol::wire::Exec& exec,
                                          const std::string& origin, std::string& notice);
-  void forget_job(const std::string& id);
   // What the workspace holds now, kept for that origin, or what was kept for it before and is later
   // than `merged`; std::nullopt: neither, or no origin.
   awaitable<result<std::optional<protocol::wire::Result>>> take_result(std::string origin,
@@ -115,7 +113,7 @@ class Supervisor {
   Directory directory_;
   std::optional<protocol::os::FileLock> lock_;
   std::optional<protocol::os::UnixListener> listener_;
-  std::optional<Ledger> ledger_;  // until no operation of the queue uses it any more
+  std::optional<Ledger> ledger_;
   std::unique_ptr<WorkspaceQueue> workspace_;
   protocol::os::Wakeup changed_;
   std::map<const Connection*, std::shared_ptr<Connection>> connections_;

@@ -64,7 +64,6 @@ TEST_CASE("each step of a job is there for the next one who opens the ledger") {
   CHECK(seen[0].state == State::owed);
   CHECK(seen[0].pid == 0);
   CHECK(f.open().owed() == Words{"origin"});
-  CHECK(ledger.sync());
 
   ledger.taken(ledger.owing_jobs("origin"));
   CHECK(used(f.open()).empty());
