@@ -135,11 +135,13 @@ void BoxWorkspace::tidy() {
     store_->delete_ref(name);
   std::set<std::string> borrowed;
   if (refresh_root()) {
-    for (const auto& [name, oid] : WorkspaceGit(root_, {}).read().refs) borrowed.insert(oid);
+    RepositoryRefs theirs = WorkspaceGit(root_, {}).read();
+    for (const auto& [name, oid] : theirs.refs) borrowed.insert(oid);
+    if (!theirs.detached.empty()) borrowed.insert(theirs.detached);
   }
-  for (const std::string& oid : borrowed) {
-    if (has(oid)) (void)store_->set_ref(std::string(kBorrowed) + oid, oid);
-  }
+  auto here = store_->known({borrowed.begin(), borrowed.end()});
+  if (!here) return;
+  for (const std::string& oid : *here) (void)store_->set_ref(std::string(kBorrowed) + oid, oid);
   (void)store_->tidy();
 }
 

@@ -13,6 +13,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::size_t kMaxMoved = 256;  // branches of which one result tells
+
 // A result's message names the commits that its other parents are.
 std::string result_message(const std::vector<wire::Ref>& commits) {
   std::string message = "result\n";
@@ -97,9 +99,18 @@ std::vector<wire::Ref> BoxWorkspace::moved_commits(const RepositoryRefs& now,
       std::none_of(now.refs.begin(), now.refs.end(),
                    [&](const auto& ref) { return ref.second == now.detached; }))
     moved.push_back({"HEAD", now.detached});
+  if (moved.size() > kMaxMoved) {
+    left_out.push_back({"", std::to_string(moved.size() - kMaxMoved) +
+                                " more branches that moved in the sandbox"});
+    moved.resize(kMaxMoved);
+  }
   std::vector<std::string> unknown;
-  for (const wire::Ref& ref : moved) {
-    if (ref.oid.size() == store_->oid_digits() && !store_->has(ref.oid)) unknown.push_back(ref.oid);
+  for (const wire::Ref& ref : moved)
+    if (ref.oid.size() == store_->oid_digits()) unknown.push_back(ref.oid);
+  if (auto known = store_->known(unknown)) {
+    std::erase_if(unknown, [&](const std::string& oid) {
+      return std::find(known->begin(), known->end(), oid) != known->end();
+    });
   }
   std::string why = "its commits are not in the workspace's repository";
   if (!unknown.empty()) {
@@ -112,13 +123,6 @@ std::vector<wire::Ref> BoxWorkspace::moved_commits(const RepositoryRefs& now,
       if (!directory) return directory.error();
       auto copied = WorkspaceGit(root_, {}).copy_objects(*directory, wire::kMaxPackBytes);
       if (!copied) return copied;
-      // Their indexes were made in the sandbox as well: ours are made anew.
-      Git apart = store_->git().with_variable("GIT_OBJECT_DIRECTORY", quarantine.string());
-      auto packs = directory->list("pack");
-      for (const std::string& pack : packs ? *packs : std::vector<std::string>()) {
-        auto indexed = apart.out({"index-pack", (quarantine / "pack" / pack).string()});
-        if (!indexed) return indexed.error();
-      }
       return store_->adopt(quarantine, unknown);
     };
     auto adopted = adopt();

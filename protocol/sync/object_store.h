@@ -153,7 +153,7 @@ class ObjectStore {
   result<void> read_pack(os::Fd in, const std::vector<std::string>& shallow,
                          const ImportLimits& limits = {});
   // The same for what `tips` reach in somebody else's object directory, which was copied to a
-  // place that they cannot change.
+  // place that they cannot change. Its packs' indexes are made here.
   result<void> adopt(const std::filesystem::path& objects, const std::vector<std::string>& tips,
                      const ImportLimits& limits = {});
 

@@ -155,6 +155,22 @@ result<Packing> start_packing(const Git& git, const std::vector<std::string>& ti
   return Packing{std::move(*process), std::move(out->read), std::move(words)};
 }
 
+// The index of a pack that is a file already. Expanding it has the limits of one that is received.
+result<void> make_index(const Git& git, const fs::path& pack, const ImportLimits& limits) {
+  Words words;
+  auto words_fd = words.open();
+  if (!words_fd) return words_fd.error();
+  os::Spawn spawn = git.spawn({"index-pack", pack.string()});
+  spawn.stderr_fd = *words_fd;
+  auto process = os::Process::start(spawn);
+  if (!process) return process.error();
+  limit_processor(process->pid(), limits.processor_seconds);
+  words.start();
+  os::ExitStatus exit = process->wait_blocking();
+  if (exit.ok()) return {};
+  return git_failure(exit, words.finish(), "index-pack");
+}
+
 }  // namespace
 
 result<void> ObjectStore::write_pack(const std::vector<std::string>& tips,
@@ -337,6 +353,10 @@ result<void> ObjectStore::adopt(const fs::path& theirs, const std::vector<std::s
                   .with_variable("GIT_ALLOC_LIMIT", std::to_string(1u << 30));
   for (const std::string& tip : tips)
     if (!is_object_id(tip)) return Failure(Errc::bad_input, "`" + tip + "` is not an object id");
+  for (const auto& entry : fs::directory_iterator(theirs / "pack", error)) {
+    auto indexed = make_index(apart, entry.path(), limits);
+    if (!indexed) return indexed;
+  }
   auto packing = start_packing(apart, tips, haves, {});
   if (!packing) return packing.error();
   limit_processor(packing->process.pid(), limits.processor_seconds);

@@ -43,3 +43,53 @@ TEST_CASE("a merged result takes those with it that it contains") {
   CHECK_FALSE(ends.workspace().unmerged(id, second->result));
   CHECK_FALSE(ends.workspace().unmerged(id, ""));
 }
+
+TEST_CASE("a result tells of so many branches, and says how many more there are") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  git_out(ends.laptop(), {"init", "-q", "-b", "main"});
+  write_file(ends.laptop() / "f", "f\n");
+  git_out(ends.laptop(), {"add", "f"});
+  git_out(ends.laptop(), {"commit", "-q", "-m", "one"});
+  ends.push();
+  git_out(ends.box(), {"commit", "-q", "--allow-empty", "-m", "two"});
+  std::string commit = git_out(ends.box(), {"rev-parse", "HEAD"}), updates;
+  for (int i = 0; i < 299; ++i)
+    updates += "create refs/heads/b" + std::to_string(i) + " " + commit + "\n";
+  REQUIRE(git(ends.box(), {"update-ref", "--stdin"}, updates).exit.ok());
+  auto taken = must(ends.workspace().take_result(ends.origin().id()));
+  REQUIRE(taken);
+  CHECK(taken->commits.size() == 256);
+  REQUIRE(taken->left_out.size() == 1);
+  CHECK(taken->left_out[0].why.starts_with("44 more branches"));
+}
+
+TEST_CASE("what a detached HEAD of the sandbox points at outlives the tidying of the store") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  git_out(ends.laptop(), {"init", "-q", "-b", "main"});
+  write_file(ends.laptop() / "f", "f\n");
+  git_out(ends.laptop(), {"add", "f"});
+  git_out(ends.laptop(), {"commit", "-q", "-m", "one"});
+  ends.push();
+  std::string first = git_out(ends.box(), {"rev-parse", "HEAD"});
+  // The laptop's history is written anew, and the sandbox stays where it was.
+  git_out(ends.laptop(), {"commit", "-q", "--amend", "-m", "another"});
+  ends.push();
+  git_out(ends.box(), {"checkout", "-q", first});
+  for (int i = 0; i < 25; ++i) {
+    write_file(ends.laptop() / "f", std::to_string(i) + "\n");
+    auto snapshot = must(ends.origin().snapshot());
+    ends.send(snapshot);
+    REQUIRE(ends.workspace().apply(ends.origin().id(), snapshot.sync));
+    must(ends.origin().set_base(TwoEnds::kSandbox, snapshot.sync.snapshot));
+  }
+  git_out(ends.box(), {"checkout", "-q", "-f", first});
+  // As after many more syncs: packs enough, and old enough.
+  fs::path packs = ends.box_store() / "objects/pack";
+  for (int i = 0; i < 2100; ++i) write_file(packs / ("pack-" + std::to_string(i) + ".pack"), "");
+  ends.workspace().tidy();
+  for (int i = 0; i < 2100; ++i) fs::remove(packs / ("pack-" + std::to_string(i) + ".pack"));
+  CHECK_FALSE(
+      git_out(ends.box_store(), {"--git-dir=.", "for-each-ref", "refs/borrowed/" + first}).empty());
+}
