@@ -1,10 +1,9 @@
 // sandbox exec: find or make the sandbox, send the work tree, run the command, bring the changes
 // back.
-#include <signal.h>
-
 #include <boost/json.hpp>
 
 #include "cli/command_runs.h"
+#include "cli/interruptions.h"
 #include "cli/job_records.h"
 #include "cli/replace.h"
 #include "cli/report.h"
@@ -12,7 +11,6 @@
 #include "cli/starter.h"
 #include "cli/target.h"
 #include "protocol/os/offload.h"
-#include "protocol/os/signal_names.h"
 #include "protocol/os/wakeup.h"
 #include "protocol/wire/quoting.h"
 
@@ -130,62 +128,6 @@ struct Snapshotting {
   }
 };
 
-// What signals mean while an exec goes on.
-class Interruptions {
- public:
-  Interruptions(Context& context, SessionClient& client, StandardStreams& streams, bool terminal)
-      : context_(context), client_(client), streams_(streams), terminal_(terminal) {}
-
-  void operator()(int signal) {
-    if (signal == SIGWINCH) {
-      if (terminal_) {
-        os::WindowSize size = os::window(0).value_or(os::WindowSize{});
-        client_.window(size.rows, size.columns);
-      }
-      return;
-    }
-    ++count_;
-    switch (client_.phase()) {
-      case SessionClient::Phase::running:
-        if (count_ > 2) {
-          give_up(signal, "gave up waiting for the command; the box ends it");
-        } else {
-          client_.signal(os::signal_name(signal));
-          if (count_ == 2 && signal == SIGINT) {
-            client_.signal("TERM");
-            context_.output.note(
-                "sandbox: ending the command; Ctrl+C once more leaves it to the box");
-          }
-        }
-        break;
-      case SessionClient::Phase::after:
-        if (!told_) {
-          told_ = true;
-          context_.output.note(
-              "sandbox: bringing changed files back; once more leaves them on the box");
-        } else {
-          give_up(signal, "interrupted; `sandbox pull` brings back what the command changed");
-        }
-        break;
-      default:
-        give_up(signal, "interrupted before the command ran");
-    }
-  }
-
- private:
-  void give_up(int signal, const std::string& message) {
-    streams_.end();
-    context_.give_up(UserError("command", message, {}, 128 + signal));
-  }
-
-  Context& context_;
-  SessionClient& client_;
-  StandardStreams& streams_;
-  bool terminal_;
-  int count_ = 0;
-  bool told_ = false;
-};
-
 // Everything about one exec that outlives a round of finding its sandbox.
 struct Exec {
   Context& context;
@@ -261,9 +203,9 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
   std::optional<CycleOutcome> outcome;
   std::optional<BindFailed> gone;
   {
-    auto interruptions = std::make_shared<Interruptions>(context, *client, streams,
-                                                         exec.message.terminal.has_value());
-    SignalScope scope(context.signals, [interruptions](int signal) { (*interruptions)(signal); });
+    Interruptions interruptions(context, *client, streams, "command",
+                                exec.message.terminal.has_value());
+    SignalScope scope(context.signals, [&interruptions](int signal) { interruptions(signal); });
     try {
       outcome = co_await client->run(origin, std::move(cycle));
     } catch (const BindFailed& failure) {

@@ -1,9 +1,8 @@
 #include "cli/starter.h"
 
-#include <signal.h>
-
+#include "cli/interruptions.h"
+#include "cli/report.h"
 #include "cli/standard_streams.h"
-#include "protocol/os/signal_names.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {
@@ -18,23 +17,6 @@ UserError another_agent(const Entry& entry) {
       "another agent answers for the box " + entry.key.box + " than the one that has this sandbox",
       "If the box was set up anew, `sandbox stop --force --id " + entry.id +
           "` forgets the old sandbox.");
-}
-
-// Ctrl+C ends the setup command; that fails, and the start with it.
-Signals::Handler forward_to(SessionClient& client, Context& context) {
-  return [&client, &context, count = 0](int signal) mutable {
-    if (signal == SIGWINCH) {
-      return;
-    }
-    if (client.phase() != SessionClient::Phase::running || ++count > 2) {
-      context.give_up(UserError("setup", "interrupted", {}, 128 + signal));
-      return;
-    }
-    client.signal(os::signal_name(signal));
-    if (count == 2) {
-      client.signal("TERM");
-    }
-  };
 }
 
 }  // namespace
@@ -178,9 +160,10 @@ os::awaitable<void> AgentStarter::run_setup_command(const std::string& text, boo
   cycle.exec = exec;
   cycle.streams = &streams;
   context_.output.note("sandbox: setup: " + wire::printable(command, 200));
+  Interruptions interruptions(context_, *client_, streams, "setup", false);
   CycleOutcome outcome;
   {
-    SignalScope scope(context_.signals, forward_to(*client_, context_));
+    SignalScope scope(context_.signals, [&interruptions](int signal) { interruptions(signal); });
     outcome = co_await client_->run(origin_, std::move(cycle));
   }
   if (outcome.refused) {
@@ -191,6 +174,11 @@ os::awaitable<void> AgentStarter::run_setup_command(const std::string& text, boo
   if (outcome.failed) {
     UserError error = failed_error(*outcome.failed, target_.key.box);
     throw UserError("setup", name + " failed: " + error.what(), next);
+  }
+  bool succeeded = outcome.exited && command_status(*outcome.exited) == 0;
+  if (interruptions.last() && !succeeded) {
+    throw UserError("setup", name + " was interrupted", "No sandbox was left behind.",
+                    128 + *interruptions.last());
   }
   if (outcome.exited && !outcome.exited->signal.empty()) {
     throw UserError("setup",

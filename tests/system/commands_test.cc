@@ -353,8 +353,26 @@ TEST_CASE("Ctrl+C during setup ends the start and leaves nothing") {
   auto starter = machine.start({"start"});
   REQUIRE(starter.err_has("blocked\n"));
   starter.signal(SIGINT);
-  CHECK(starter.wait(std::chrono::seconds(20)).status != 0);
+  CHECK(starter.wait(std::chrono::seconds(20)).status == 130);
   CHECK(machine.run({"list", "--json"}).out == "{\"Sandboxes\":[]}\n");
+  // One that goes on after the first is ended by the second, one that ends by neither is left.
+  for (bool ends : {true, false}) {
+    INFO(ends);
+    write_text(machine.project() / ".sandbox.yml",
+               "setup: trap 'echo once' INT; " + std::string(ends ? "" : "trap '' TERM; ") +
+                   "echo blocked; while :; do sleep 600; done\n");
+    auto stubborn = machine.start({"exec", "--", "true"});
+    REQUIRE(stubborn.err_has("blocked\n"));
+    stubborn.signal(SIGINT);
+    REQUIRE(stubborn.err_has("\nonce\n"));
+    stubborn.signal(SIGINT);
+    REQUIRE(stubborn.err_has("ending the setup"));
+    if (!ends) {
+      stubborn.signal(SIGINT);
+    }
+    CHECK(stubborn.wait(std::chrono::seconds(20)).status == 130);
+    REQUIRE(test::eventually([&] { return machine.run({"stop", "--force"}).status == 0; }));
+  }
 }
 
 TEST_CASE("a starter killed with -9 at any moment orphans nothing") {
