@@ -16,7 +16,7 @@ namespace cli {
 struct Context;
 
 // For connecting and proving who we are, all together.
-inline constexpr std::chrono::milliseconds kConnectTime{15'000};
+inline constexpr std::chrono::milliseconds kConnectTime{10'000};
 
 class Connection {
  public:

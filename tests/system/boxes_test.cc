@@ -125,6 +125,7 @@ TEST_CASE("boxes add writes nothing about a box that cannot be used") {
   SilentBox silent;
   for (const Case& one : {
            Case{{"--name", "x", "--host", "127.0.0.1:1"}, 255, "cannot reach the box x"},
+           Case{{"--name", "x", "--host", silent.address()}, 255, "does not answer in time"},
            Case{{"--name", "x", "--host", box.address()}, 255, "does not accept this user's key"},
            Case{{"--name", "local", "--host", box.address()}, 2, "built-in"},
            Case{{"--name", "a b", "--host", box.address()}, 2, "cannot be the name"},
@@ -182,6 +183,57 @@ TEST_CASE("a box whose host key has changed is refused until the new key is acce
   CHECK(accepted.status == 0);
   CHECK_FALSE(has(boxes_file(alice), old_key));
   CHECK(alice.run({"exec", "--box", "rig", "--", "true"}).status == 0);
+}
+
+TEST_CASE("a box that does not accept this user's key says what to do there, and keeps its place") {
+  SharedBox box("rig");
+  Machine alice;
+  Machine bob;
+  bob.make_repository();
+  box.introduce(alice, "alice");
+  write_boxes(bob, {{"rig", box.address()}});
+  std::string before = boxes_file(bob);
+  for (const Words& words :
+       {Words{"exec", "--box", "rig", "--", "true"}, Words{"start", "--box", "rig"},
+        Words{"boxes", "lock", "--box", "rig"}}) {
+    auto refused = bob.run(words);
+    CHECK(refused.status == 255);
+    CHECK(refused.out.empty());
+    CHECK(has(refused.err, "the box rig (" + box.address() + ") does not accept this user's key"));
+    CHECK(has(refused.err, "sandbox-agent authorize"));
+    CHECK(has(refused.err, bob.run({"key"}).out.substr(0, 60)));
+  }
+  CHECK(boxes_file(bob) == before);
+  CHECK(test::sandbox_count(bob.run({"list", "--json"}).out) == 0);
+}
+
+TEST_CASE("the first command on a box that is not pinned yet pins it, and says so") {
+  SharedBox box("rig");
+  Machine alice;
+  alice.make_repository();
+  box.authorize(alice, "alice");
+  write_boxes(alice, {{"rig", box.address()}});
+  auto first = alice.run({"exec", "--box", "rig", "--", "true"});
+  CHECK(first.status == 0);
+  CHECK(has(first.err, "first contact with rig"));
+  CHECK(has(boxes_file(alice), box.host_key()));
+  CHECK_FALSE(has(alice.run({"exec", "--box", "rig", "--", "true"}).err, "first contact"));
+}
+
+TEST_CASE("a claimed user name counts on the local box alone") {
+  SharedBox box("rig");
+  Machine alice;
+  box.introduce(alice, "alice");
+  auto lock = [&](const std::string& where, const std::string& user) {
+    test::How how;
+    how.environment["SANDBOX_USER"] = user;
+    return alice.run({"boxes", "lock", "--box", where}, how);
+  };
+  CHECK(has(lock("rig", "bob").out, "'rig' locked by alice at"));
+  CHECK(has(lock("local", "ann").out, "'local' locked by ann at"));
+  auto refused = lock("local", "bob");
+  CHECK(refused.status == 75);
+  CHECK(has(refused.err, "already locked by ann"));
 }
 
 TEST_CASE("a renamed box keeps its sandboxes") {
@@ -257,6 +309,23 @@ TEST_CASE("a box is deleted when somebody says so, and not otherwise") {
   box.introduce(alice, "alice");
   CHECK(json::parse(alice.run({"boxes", "delete", "--name", "rig", "--yes", "--json"}).out)
             .at("Deleted") == "rig");
+}
+
+TEST_CASE("a deleted box leaves its sandboxes alone, and they are there when it is added again") {
+  SharedBox box("rig");
+  Machine alice;
+  alice.make_repository();
+  box.introduce(alice, "alice");
+  REQUIRE(alice.run({"exec", "--box", "rig", "--", "true"}).status == 0);
+  auto deleted = alice.run({"boxes", "delete", "--name", "rig", "--yes"});
+  CHECK(deleted.status == 0);
+  CHECK(has(deleted.err, "A sandbox on record stays there"));
+  auto listed = json::parse(alice.run({"list", "--json"}).out);
+  REQUIRE(listed.at("Sandboxes").as_array().size() == 1);
+  CHECK(listed.at("Sandboxes").at(0).at("Status") == "unreachable");
+  box.introduce(alice, "alice");
+  listed = json::parse(alice.run({"list", "--json"}).out);
+  CHECK(listed.at("Sandboxes").at(0).at("Status") == "ready");
 }
 
 TEST_CASE("boxes travel from one machine to another with their host keys") {

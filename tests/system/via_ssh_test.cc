@@ -89,6 +89,29 @@ TEST_CASE("a lot of output and of files goes through an sshd whole") {
   CHECK(test::file_text(far.machine.project() / "copy") == big);
 }
 
+TEST_CASE("a box behind a jump host is reached as the user's ssh_config says") {
+  SharedBox box("far-agent");
+  Sshd jump("jump");
+  Sshd behind("behind");
+  Machine machine;
+  machine.make_repository();
+  jump.introduce(machine);
+  behind.add_client_option("ProxyJump jump");
+  behind.introduce(machine);
+  auto added = machine.run({"boxes", "add", "--name", "deep", "--via-ssh", "behind", "--agent",
+                            SANDBOX_BIN_DIR "/sandbox-agent", "--state", box.state().string()});
+  INFO(added.err);
+  REQUIRE(added.status == 0);
+  auto ran = machine.run({"exec", "--box", "deep", "--", "cat", "f"});
+  CHECK(ran.status == 0);
+  CHECK(ran.out == "committed\n");
+  CHECK(has(jump.log(), "Accepted publickey"));
+  jump.stop();
+  auto cut = machine.run({"exec", "--box", "deep", "--", "true"});
+  CHECK(cut.status == 255);
+  CHECK(has(cut.err, "cannot reach the box deep (ssh behind)"));
+}
+
 TEST_CASE("the account decides who somebody is behind an sshd") {
   Far far;
   far.introduce();
