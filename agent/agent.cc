@@ -195,6 +195,7 @@ os::awaitable<bool> Agent::Parts::finish() {
   notify_service_manager(settings.notify_socket, "STOPPING=1");
   listener->close();
   local->close();
+  co_await jobs.close();
   using clock_type = std::chrono::steady_clock;
   bool empty = co_await lifetime.empty_by(clock_type::now() + settings.stop_grace);
   if (!empty) {
@@ -203,7 +204,6 @@ os::awaitable<bool> Agent::Parts::finish() {
     local->close_connections();
     empty = co_await lifetime.empty_by(clock_type::now() + kEndLimit);
   }
-  co_await jobs.close();
   co_await sandboxes.settled();
   std::error_code ignored;
   std::filesystem::remove(state / "agent.json", ignored);

@@ -50,7 +50,8 @@ os::awaitable<void> join(os::executor ex, std::filesystem::path state) {
   }
   os::Fd in(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3));
   os::Fd out(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
-  std::shared_ptr<os::ByteStream> client = os::FdStream::pair(ex, std::move(in), std::move(out));
+  std::shared_ptr<os::ByteStream> client =
+      os::FdStream::pair(ex, std::move(in), std::move(out), os::FdStream::Sharing::shared);
   std::shared_ptr<os::ByteStream> peer = std::move(*agent);
   // The client's end is passed on; the agent's is the end of it all.
   os::spawn(ex, "to the agent", copy(client, peer));

@@ -11,6 +11,7 @@ namespace agent {
 struct Jobs::Job : LockClient {
   Job(Jobs& of, JobRecord r) : jobs(of), record(std::move(r)) {}
 
+  bool runs() const { return record.state == "running"; }
   // It counts as one who uses the sandbox while it runs. Errc::not_found when that is gone.
   result<void> use_sandbox();
 
@@ -28,7 +29,7 @@ struct Jobs::Job : LockClient {
   std::unique_ptr<protocol::os::FrameStream> frames;  // on which its end is awaited
   bool sandbox_ends = false;
   bool watched = false;
-  bool over = false;
+  bool over = false;  // it has ended, and that is written down
 };
 
 }  // namespace agent

@@ -243,7 +243,7 @@ void Jobs::forget_removed() {
 
 std::size_t Jobs::running() const {
   return static_cast<std::size_t>(std::count_if(
-      jobs_.begin(), jobs_.end(), [](const std::shared_ptr<Job>& job) { return !job->over; }));
+      jobs_.begin(), jobs_.end(), [](const std::shared_ptr<Job>& job) { return job->runs(); }));
 }
 
 std::vector<wire::DetachedJob> Jobs::list(const std::string& user) {
@@ -251,7 +251,7 @@ std::vector<wire::DetachedJob> Jobs::list(const std::string& user) {
   std::vector<wire::DetachedJob> all;
   for (const auto& job : jobs_) {
     const JobRecord& record = job->record;
-    if (job->over && record.user != user) {
+    if (!job->runs() && record.user != user) {
       continue;
     }
     wire::DetachedJob shown;
@@ -275,7 +275,7 @@ result<std::shared_ptr<Jobs::Job>> Jobs::named(const std::string& name, const st
   forget_removed();
   std::vector<std::shared_ptr<Job>> matches;
   for (const auto& job : jobs_) {
-    if (job->over && job->record.user != user) {
+    if (!job->runs() && job->record.user != user) {
       continue;
     }
     if (job->record.id == name) {
@@ -347,7 +347,8 @@ awaitable<wire::Message> Jobs::kill(wire::Kill wanted, std::string user) {
                          ") was killed by " + user + " at " + date(now());
       co_await notices_.add(record.user, std::move(text));
     }
-    start_watching(end_one(*this, job, wanted.signal), "job kill");
+    std::string first = wanted.signal.empty() ? "INT" : wanted.signal;
+    start_watching(end_one(*this, job, std::move(first)), "job kill");
   }
   auto deadline = std::chrono::steady_clock::now() + kKillLimit;
   auto runs = [&] {

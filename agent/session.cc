@@ -222,7 +222,7 @@ awaitable<void> Session::wind_up() {
     }
   }
   while (recovering_ > 0) {
-    co_await recovered_.wait();
+    co_await changed_.wait();
   }
   services_.locks.leave(owner_.id());
   for (auto& [request, attached] : std::exchange(attached_, {})) {
@@ -238,6 +238,25 @@ awaitable<void> Session::wind_up() {
     std::function<void()> cut = [this] { client_.close(); };
     co_await within(services_.executor, kLastWords, flush_client(shared_from_this()), cut);
   }
+  while (background_ > 0) {
+    co_await changed_.wait();
+  }
+}
+
+void Session::begin(awaitable<void> work, const char* name) {
+  ++background_;
+  os::spawn(services_.executor, name, counted(shared_from_this(), std::move(work)));
+}
+
+awaitable<void> Session::counted(std::shared_ptr<Session> self, awaitable<void> work) {
+  struct Count {
+    Session& session;
+    ~Count() {
+      --session.background_;
+      session.changed_.notify();
+    }
+  } count{*self};
+  co_await std::move(work);
 }
 
 awaitable<void> serve_session(Services& services,

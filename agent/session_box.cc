@@ -156,7 +156,7 @@ void Session::on_kill(std::uint32_t request, wire::Kill wanted, const std::strin
     return;
   }
   ++kills_;
-  os::spawn(services_.executor, "kill", kill(shared_from_this(), request, std::move(wanted), user));
+  begin(kill(shared_from_this(), request, std::move(wanted), user), "kill");
 }
 
 awaitable<void> Session::kill(std::shared_ptr<Session> self, std::uint32_t request,
@@ -174,7 +174,7 @@ void Session::tell_notices(const std::string& user) {
   for (const NoticeRecord& notice : notices) {
     client_.send(0, wire::Notice{notice.text});
   }
-  os::spawn(services_.executor, "notices", forget_told(shared_from_this(), std::move(notices)));
+  begin(forget_told(shared_from_this(), std::move(notices)), "notices");
 }
 
 // Told is what was written to the client.

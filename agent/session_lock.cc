@@ -75,7 +75,7 @@ awaitable<void> Session::hang_up_and_give_back(std::shared_ptr<Session> self,
     ++self->recovering_;
     co_await self->recover();
     --self->recovering_;
-    self->recovered_.notify();
+    self->changed_.notify();
   }
   if (self->steps_.holds() && self->steps_.grant() == grant && !self->ending_) {
     self->answer_outstanding(

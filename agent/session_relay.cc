@@ -129,8 +129,8 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
   }
   auto effect = steps_.from_supervisor(request, *message);
   if (effect == Steps::Effect::detach) {
-    os::spawn(services_.executor, "detach",
-              detach(shared_from_this(), grant, request, std::get<wire::Started>(*message).job));
+    begin(detach(shared_from_this(), grant, request, std::get<wire::Started>(*message).job),
+          "detach");
     return;
   }
   client_.forward(std::move(frame));
@@ -147,8 +147,8 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
   if (effect == Steps::Effect::failed && (steps_.busy_besides(request) || steps_.owes_result())) {
     // What else was sent ahead under this lock must not run on without it, and what a command has
     // left is taken before the next one changes it.
-    os::spawn(services_.executor, "session hang-up",
-              hang_up_and_give_back(shared_from_this(), relays_[grant], grant, request));
+    begin(hang_up_and_give_back(shared_from_this(), relays_[grant], grant, request),
+          "session hang-up");
     return;
   }
   give_back(request);
@@ -187,8 +187,7 @@ void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
   }
   if (was_open) {
     ++recovering_;
-    os::spawn(services_.executor, "recovery",
-              recover_and_give_back(shared_from_this(), grant, *owed));
+    begin(recover_and_give_back(shared_from_this(), grant, *owed), "recovery");
   } else {
     give_back(*owed);
   }
@@ -198,7 +197,7 @@ awaitable<void> Session::recover_and_give_back(std::shared_ptr<Session> self, st
                                                std::uint32_t request) {
   co_await self->recover();
   --self->recovering_;
-  self->recovered_.notify();
+  self->changed_.notify();
   if (self->steps_.holds() && self->steps_.grant() == grant && !self->ending_) {
     self->give_back(request);
   }

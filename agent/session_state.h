@@ -37,7 +37,7 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
         owner_(services.locks, *this),
         enlisted_(
             services.lifetime, [this] { stop(); }, false),
-        recovered_(services.executor) {
+        changed_(services.executor) {
     client_.set_relay_credit(true);
   }
 
@@ -111,6 +111,9 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
                                                std::uint32_t request);
   awaitable<void> recover();
   awaitable<void> wind_up();
+  // Starts a coroutine that the session's end waits for.
+  void begin(awaitable<void> work, const char* name);
+  static awaitable<void> counted(std::shared_ptr<Session> self, awaitable<void> work);
   // The name that counts for a claimed one; Errc::bad_input.
   result<std::string> user_for(const std::string& claimed) const;
   // The scope that counts for a claimed one; Errc::bad_input.
@@ -169,8 +172,9 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   std::map<std::uint32_t, std::shared_ptr<Attached>> attached_;  // by request
   std::set<std::uint32_t> attach_requests_;                      // that were used for it
   std::size_t kills_ = 0;                                        // unanswered
-  protocol::os::Wakeup recovered_;
-  int recovering_ = 0;   // a supervisor was killed: what it ran is being ended
+  protocol::os::Wakeup changed_;                                 // of the two counts
+  int recovering_ = 0;   // supervisors that were killed: what they ran is being ended
+  int background_ = 0;   // coroutines of this session beside its reader
   bool ending_ = false;  // nothing more is relayed, and nothing given back before the job is reaped
 };
 

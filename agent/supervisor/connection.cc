@@ -138,7 +138,10 @@ void Connection::on_message(std::uint32_t number, wire::Message message) {
   if (std::holds_alternative<wire::Shutdown>(message))
     return begin(shut_down(self, number), "shutdown");
   if (auto* end = std::get_if<wire::EndJob>(&message))
-    return begin(end_job(self, number, supervisor_.find_job(end->job)), "end job");
+    return begin(end_job(self, number, *end), "end job");
+  if (auto* job = std::get_if<wire::WatchJob>(&message))
+    return begin(watch_job(self, number, job->job), "watch job");
+  if (std::holds_alternative<wire::Detach>(message)) return on_detach(number);
   if (auto* job = std::get_if<wire::Attach>(&message))
     return begin(attach(self, number, job->job), "attach");
   if (auto* tunnel = std::get_if<wire::Dial>(&message))

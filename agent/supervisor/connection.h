@@ -71,7 +71,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // Beside the steps.
   static awaitable<void> end_job(std::shared_ptr<Connection> self, std::uint32_t number,
-                                 std::shared_ptr<Job> job);
+                                 protocol::wire::EndJob end);
+  static awaitable<void> watch_job(std::shared_ptr<Connection> self, std::uint32_t number,
+                                   std::string id);
+  void on_detach(std::uint32_t number);
   static awaitable<void> attach(std::shared_ptr<Connection> self, std::uint32_t number,
                                 std::string id);
   static awaitable<void> dial(std::shared_ptr<Connection> self, std::uint32_t number,

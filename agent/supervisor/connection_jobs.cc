@@ -1,13 +1,17 @@
 // A connection's jobs: started, streamed, fed, ended.
 #include <algorithm>
+#include <csignal>
 #include <utility>
 
 #include "agent/supervisor/connection.h"
 #include "agent/supervisor/connection_request.h"
 #include "agent/supervisor/supervisor.h"
+#include "protocol/os/signal_names.h"
+#include "protocol/os/wakeup.h"
 
 namespace agent::supervisor {
 
+namespace os = protocol::os;
 namespace wire = protocol::wire;
 using wire::Errc;
 using wire::Failure;
@@ -21,7 +25,11 @@ awaitable<void> Connection::exec(std::uint32_t number, wire::Exec exec) {
   (void)others;
   if (over()) co_return;
   std::string notice;
-  auto job = supervisor_.start_job(exec, hello_.origin, notice);
+  if (exec.detach) {
+    exec.interactive_input = false;
+    exec.terminal.reset();
+  }
+  auto job = supervisor_.start_job(exec, hello_, notice);
   if (!job) {
     fail(number, "exec", job.error());
     of.failed = true;
@@ -32,12 +40,25 @@ awaitable<void> Connection::exec(std::uint32_t number, wire::Exec exec) {
   frames_.send(number, wire::Started{current_->spec().id, current_->pid()});
   for (int signal : std::exchange(of.signals, {})) current_->signal(signal);
   if (of.window) current_->resize({of.window->rows, of.window->columns});
-  begin(feed_input(shared_from_this(), number, current_), "input");
-
-  co_await stream(number, current_->journal().read(true));
-  co_await current_->wait_finished();
+  if (exec.detach) {
+    // Until the agent has passed the lock on to it, it ends with its client.
+    while (!of.detached && !over()) co_await changed_.wait();
+    if (hung_up_ && !of.detached) co_await of.job->wait_finished();
+  } else {
+    begin(feed_input(shared_from_this(), number, current_), "input");
+    co_await stream(number, current_->journal().read(true));
+    co_await current_->wait_finished();
+  }
   current_.reset();
   discard_streams(number, of);
+}
+
+void Connection::on_detach(std::uint32_t number) {
+  Request* of = request(number);
+  if (!of || !of->job || !of->job->spec().detached || over()) return;
+  of->detached = true;
+  if (current_ == of->job) current_.reset();
+  changed_.notify();
 }
 
 awaitable<void> Connection::stream(std::uint32_t number, JournalReader reader) {
@@ -87,15 +108,44 @@ awaitable<void> Connection::feed_input(std::shared_ptr<Connection> self, std::ui
 }
 
 awaitable<void> Connection::end_job(std::shared_ptr<Connection> self, std::uint32_t number,
-                                    std::shared_ptr<Job> job) {
+                                    wire::EndJob end) {
+  auto job = self->supervisor_.find_job(end.job);
   if (job) {
-    job->end();
+    if (end.signal.empty())
+      job->end();
+    else
+      job->kill(os::signal_number(end.signal).value_or(SIGINT));
     co_await job->wait_finished();
     std::string origin = job->spec().origin;
     auto taken = co_await self->supervisor_.take_owed(origin);
     (void)taken;  // it stays owed
   }
   self->frames_.send(number, wire::Ended{});
+}
+
+awaitable<void> Connection::watch_job(std::shared_ptr<Connection> self, std::uint32_t number,
+                                      std::string id) {
+  auto job = self->supervisor_.find_job(id);
+  if (job) {
+    co_await job->wait_finished();
+    std::string origin = job->spec().origin;
+    auto taken = co_await self->supervisor_.take_owed(origin);
+    (void)taken;  // it stays owed
+    self->frames_.send(number, job->exited());
+    co_return;
+  }
+  // Of an earlier supervisor of this sandbox: its journal ends with how it ended.
+  auto reader = self->supervisor_.open_journal(id);
+  if (!reader) {
+    self->fail(number, "watch_job", reader.error());
+    co_return;
+  }
+  for (auto item = co_await reader->next(); item; item = co_await reader->next())
+    co_await os::pause(self->supervisor_.executor(), std::chrono::milliseconds(0));
+  if (auto exited = reader->exited())
+    self->frames_.send(number, *exited);
+  else
+    self->fail(number, "watch_job", Failure(Errc::gone, "how it ended was not recorded"));
 }
 
 awaitable<void> Connection::attach(std::shared_ptr<Connection> self, std::uint32_t number,

@@ -19,6 +19,7 @@ struct Connection::Request {
   std::optional<protocol::wire::SyncStart> sync;  // received, waits for sync_end
   Inbox pack, input;
   std::shared_ptr<Job> job;
+  bool detached = false;     // the job is on its own
   std::vector<int> signals;  // came before the job
   std::optional<protocol::wire::Window> window;
 };

@@ -135,6 +135,11 @@ awaitable<void> Connection::apply(std::uint32_t number) {
   }
   wire::SyncStart start = std::move(*of.sync);
   of.sync.reset();
+  if (supervisor_.runs_under_another(hello_.fence)) {
+    of.failed = true;
+    fail(number, step, Failure(Errc::busy, "another command was let into this sandbox by force"));
+    co_return;
+  }
   std::string origin = hello_.origin;
   auto work = supervisor_.workspace().run(
       [origin, start](sync::Workspace& workspace) { return workspace.apply(origin, start); });

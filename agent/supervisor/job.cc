@@ -66,6 +66,8 @@ struct Job::State {
   bool orphans_come_here = os::is_subreaper();
   int hurries = 0;
   std::vector<std::string> leftovers;
+  std::vector<os::ProcessInfo> strays;  // descendants in other sessions, that are to end, too
+  wire::Exited ended;
 
   // ---- output --------------------------------------------------------------------------------
 
@@ -161,11 +163,40 @@ struct Job::State {
     }
   }
 
+  // Those that are there still, and what has come of them since.
+  std::vector<os::ProcessInfo> strays_left() const {
+    std::vector<os::ProcessInfo> found;
+    for (const os::ProcessInfo& stray : strays) {
+      if (os::start_ticks(stray.pid) != stray.started) continue;
+      auto family = os::descendants(stray.pid);
+      found.insert(found.end(), family.begin(), family.end());
+      found.push_back(stray);
+    }
+    return found;
+  }
+
+  static awaitable<void> end_strays(std::shared_ptr<State> self) {
+    auto left = self->strays_left();
+    kill_all(left, SIGTERM);
+    kill_all(left, SIGCONT);
+    auto deadline = steady_clock::now() + self->times.terminate;
+    while (!left.empty() && steady_clock::now() < deadline) {
+      co_await os::pause(self->ex, 5ms);
+      left = self->strays_left();
+    }
+    for (int round = 0; round < kKillRounds && !left.empty(); ++round) {
+      kill_all(left, SIGKILL);
+      co_await os::pause(self->ex, 50ms);  // until they are reaped
+      left = self->strays_left();
+    }
+  }
+
   static awaitable<void> watch(std::shared_ptr<State> self) {
     co_await self->process->exited(self->ex);
     self->exited = true;
     self->changed.notify();
     co_await end_leftovers(self);
+    co_await end_strays(self);
 
     self->draining = true;
     self->journal->interrupt();
@@ -186,6 +217,7 @@ struct Job::State {
     if (exit.signal == 0) self->info.status = exit.status;
     self->info.signal = exited.signal;
     self->journal->finish(exited);
+    self->ended = std::move(exited);
     self->finished = true;
     if (self->spec.on_finished) self->spec.on_finished();
     self->changed.notify();
@@ -205,8 +237,9 @@ struct Job::State {
       woken = co_await self->changed.wait_until(deadline);
   }
 
-  static awaitable<void> end_ladder(std::shared_ptr<State> self) {
-    self->signal_group(SIGINT);
+  static awaitable<void> end_ladder(std::shared_ptr<State> self, int first) {
+    self->signal_group(first);
+    kill_all(self->strays, first);
     co_await give_time(self, self->times.interrupt);
     if (self->exited) co_return;
     kill_all(self->left(), SIGTERM);
@@ -296,9 +329,10 @@ result<std::shared_ptr<Job>> Job::start(os::executor ex, JobSpec spec, EndTimes 
   state->info.job = ours.id;
   state->info.command = ours.command;
   state->info.state = "running";
+  state->info.detached = ours.detached;
   state->info.pid = state->process->pid();
   state->info.started_at = os::format_utc(std::chrono::system_clock::now());
-  state->journal = std::make_unique<Journal>(ex, ours.journal, state->info);
+  state->journal = std::make_unique<Journal>(ex, ours.journal, state->info, ours.journal_limits);
 
   if (ours.terminal) {
     state->output = os::FdStream::both(ex, std::move(pty.master));
@@ -352,8 +386,19 @@ void Job::resize(os::WindowSize size) {
 
 void Job::end() {
   if (state_->finished || std::exchange(state_->ending, true)) return;
-  os::spawn(state_->ex, "job end", State::end_ladder(state_));
+  os::spawn(state_->ex, "job end", State::end_ladder(state_, SIGINT));
 }
+
+void Job::kill(int signal) {
+  if (state_->finished) return;
+  auto tree = os::descendants(state_->process->pid());
+  std::erase_if(tree, [&](const auto& p) { return p.session == state_->process->pid(); });
+  state_->strays.insert(state_->strays.end(), tree.begin(), tree.end());
+  if (std::exchange(state_->ending, true)) return;
+  os::spawn(state_->ex, "job end", State::end_ladder(state_, signal));
+}
+
+const wire::Exited& Job::exited() const { return state_->ended; }
 
 awaitable<result<void>> Job::write_input(std::string_view bytes) {
   return State::write_input(state_, bytes);

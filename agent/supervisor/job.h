@@ -28,7 +28,10 @@ struct JobSpec {
   std::filesystem::path cwd;
   std::optional<protocol::os::WindowSize> terminal;
   bool interactive_input = true;
+  bool detached = false;  // it outlives its client
+  std::string fence;      // of the lock that it was started under; empty: of none
   std::filesystem::path journal;
+  JournalLimits journal_limits;
   std::function<void()> on_finished;  // called once, before anybody who waits hears of it
 };
 
@@ -66,6 +69,11 @@ class Job : public std::enable_shared_from_this<Job> {
   // INT, five seconds, TERM, two seconds, KILL to the whole process session. Idempotent; returns at
   // once (see wait_finished).
   void end();
+  // As end(), but begins with this signal, and takes along what has left the session and is a
+  // descendant of the command still. A job that is being ended already is not signalled anew.
+  void kill(int signal);
+  // Once it is finished.
+  const protocol::wire::Exited& exited() const;
 
   // Waits while the job does not read. Errc::gone when it does not any more. Calls at the same time
   // go one after the other.

@@ -290,6 +290,18 @@ awaitable<std::optional<JournalReader::Item>> JournalReader::next() {
 
 std::optional<wire::Exited> JournalReader::exited() const { return place_->exited; }
 
+std::optional<wire::JobInfo> JournalReader::job() const {
+  std::string bytes = place_->journal->frame_at(kPreambleBytes);
+  wire::FrameDecoder decoder;
+  decoder.feed(std::as_bytes(std::span(bytes)));
+  auto frame = decoder.next();
+  if (!frame || !*frame || (*frame)->kind != FrameKind::control) return std::nullopt;
+  auto message = wire::decode((*frame)->payload);
+  const auto* status = message ? std::get_if<wire::Status>(&*message) : nullptr;
+  if (!status || status->jobs.empty()) return std::nullopt;
+  return status->jobs.front();
+}
+
 void JournalReader::stop() {
   place_->stopped = true;
   place_->journal->paced.erase(place_.get());

@@ -89,6 +89,8 @@ class JournalReader {
   awaitable<std::optional<Item>> next();
   // How the job ended; once next() came to the end. std::nullopt: the writer died before.
   std::optional<protocol::wire::Exited> exited() const;
+  // Whose journal it is; std::nullopt: its beginning was forgotten or is damaged.
+  std::optional<protocol::wire::JobInfo> job() const;
   // Ends a waiting next(), and all that follow.
   void stop();
 

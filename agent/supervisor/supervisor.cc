@@ -128,7 +128,7 @@ void Supervisor::forget(const Connection* connection) {
 // ---- jobs --------------------------------------------------------------------------------------
 
 result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
-                                                   const std::string& origin, std::string& notice) {
+                                                   const wire::Hello& client, std::string& notice) {
   if (stopping_) return Failure(Errc::gone, "the sandbox is being stopped");
   auto spec = make_job_spec(exec, directory_, options_.environment);
   if (!spec) return spec.error();
@@ -139,14 +139,17 @@ result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
     if (!lock) return lock.error();
     in_use_ = std::move(*lock);
   }
-  const std::string id = os::random_hex(16);
+  const std::string id = os::random_hex(32);
   spec->id = id;
-  spec->origin = origin;
+  spec->origin = client.origin;
+  spec->fence = client.fence;
+  spec->detached = exec.detach;
+  spec->journal_limits = options_.journal;
   spec->env[kJobVariable] = id;
   spec->journal = directory_.journal(id);
   spec->on_finished = [this, id] { ledger_->ended(id); };
-  bool owes = protocol::sync::is_origin(origin);
-  auto noted = ledger_->starting(id, owes ? origin : std::string());
+  bool owes = protocol::sync::is_origin(client.origin);
+  auto noted = ledger_->starting(id, owes ? client.origin : std::string());
   auto job = noted ? Job::start(ex_, std::move(*spec), options_.end_times)
                    : result<std::shared_ptr<Job>>(noted.error());
   if (!job) {
@@ -167,16 +170,30 @@ awaitable<void> Supervisor::watch_job(std::shared_ptr<Job> job) {
   co_await job->wait_finished();
   if (running_jobs().empty()) in_use_.reset();
   forget_old_jobs();
+  if (job->spec().detached) {
+    // Nobody may be there who asks for it.
+    auto taken = co_await take_owed(job->spec().origin);
+    (void)taken;  // it stays owed
+  }
+}
+
+bool Supervisor::runs_under_another(const std::string& fence) const {
+  return std::any_of(jobs_.begin(), jobs_.end(), [&](const auto& entry) {
+    const JobSpec& spec = entry.second->spec();
+    return !entry.second->finished() && !spec.fence.empty() && spec.fence != fence;
+  });
 }
 
 // Newest first: what is beyond either limit goes, but for the latest and what still runs.
 void Supervisor::forget_old_jobs() {
-  std::size_t count = 0;
-  std::uint64_t bytes = 0;
+  std::size_t counts[2] = {0, 0};
+  std::uint64_t sizes[2] = {0, 0};
   std::vector<std::string> kept;
   for (auto id = job_order_.rbegin(); id != job_order_.rend(); ++id) {
     std::error_code error;
     auto size = fs::file_size(directory_.journal(*id), error);
+    std::size_t& count = counts[jobs_.at(*id)->spec().detached ? 1 : 0];
+    std::uint64_t& bytes = sizes[jobs_.at(*id)->spec().detached ? 1 : 0];
     if (!error) bytes += size;
     ++count;
     bool over = count > options_.kept_journals || bytes > options_.kept_journal_bytes;
@@ -200,8 +217,12 @@ void Supervisor::prune_journals() {
     found.emplace_back(entry.last_write_time(error), path);
   }
   std::sort(found.rbegin(), found.rend());
-  for (std::size_t i = options_.kept_journals; i < found.size(); ++i)
-    fs::remove(found[i].second, error);
+  std::size_t counts[2] = {0, 0};
+  for (const auto& [time, path] : found) {
+    auto reader = JournalReader::open(ex_, path);
+    auto job = reader ? reader->job() : std::nullopt;
+    if (++counts[job && job->detached ? 1 : 0] > options_.kept_journals) fs::remove(path, error);
+  }
 }
 
 std::shared_ptr<Job> Supervisor::find_job(const std::string& id) const {

@@ -39,9 +39,11 @@ struct Options {
   // Without jobs, residents and connections for that long it ends by itself.
   std::chrono::milliseconds idle_limit{std::chrono::minutes(10)};
   EndTimes end_times;
-  // Of finished jobs, besides the latest one.
+  // Of finished jobs, besides the latest one; detached ones, which people come back to, and the
+  // others each for themselves.
   std::size_t kept_journals = 20;
   std::uint64_t kept_journal_bytes = 1ull << 30;
+  JournalLimits journal;  // each
 };
 
 class Supervisor {
@@ -72,7 +74,9 @@ class Supervisor {
   // From before its start it is known to whoever comes after us that the job may run, and that its
   // origin is owed a result.
   result<std::shared_ptr<Job>> start_job(const protocol::wire::Exec& exec,
-                                         const std::string& origin, std::string& notice);
+                                         const protocol::wire::Hello& client, std::string& notice);
+  // Whether a command runs that was started under another lock than this.
+  bool runs_under_another(const std::string& fence) const;
   // What the workspace holds now, kept for that origin, or what was kept for it before and is later
   // than `merged`; std::nullopt: neither, or no origin.
   awaitable<result<std::optional<protocol::wire::Result>>> take_result(std::string origin,

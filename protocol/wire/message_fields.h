@@ -50,7 +50,7 @@ template <class V> void fields(V& v, MaybeConst<Bound> auto& m) { v("sandbox", m
 template <class V> void fields(V& v, MaybeConst<Info> auto& m) { v("agent", m.agent); v("name", m.name); v("machine", m.machine); v("version", m.version); v("user", m.user); v("protocol", m.protocol); v("ttl_seconds", m.ttl_seconds); }
 template <class V> void fields(V& v, MaybeConst<SandboxInfo> auto& m) { v("sandbox", m.sandbox); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("state", m.state); v("created_at", m.created_at); v("used_at", m.used_at); v("holders", m.holders); v("waiting", m.waiting); }
 template <class V> void fields(V& v, MaybeConst<Sandboxes> auto& m) { v("sandboxes", m.sandboxes); }
-template <class V> void fields(V& v, MaybeConst<JobInfo> auto& m) { v("job", m.job); v("command", m.command); v("state", m.state); v("pid", m.pid); v("started_at", m.started_at); v("status", m.status); v("signal", m.signal); }
+template <class V> void fields(V& v, MaybeConst<JobInfo> auto& m) { v("job", m.job); v("command", m.command); v("state", m.state); v("pid", m.pid); v("started_at", m.started_at); v("status", m.status); v("signal", m.signal); v("detached", m.detached); }
 template <class V> void fields(V& v, MaybeConst<Status> auto& m) { v("sandbox", m.sandbox); v("queue", m.queue); v("jobs", m.jobs); v("snapshot", m.snapshot); v("unmerged", m.unmerged); }
 template <class V> void fields(V& v, MaybeConst<Queued> auto& m) { v("position", m.position); v("holders", m.holders); }
 template <class V> void fields(V& v, MaybeConst<Granted> auto& m) { v("fence", m.fence); v("ttl_seconds", m.ttl_seconds); v("queued", m.queued); v("bypassed", m.bypassed); v("shared", m.shared); }

@@ -274,6 +274,7 @@ struct JobInfo {
   std::string started_at;
   std::optional<int> status;
   std::string signal;
+  bool detached = false;
 };
 struct Status {
   SandboxInfo sandbox;
@@ -414,7 +415,8 @@ struct Hangup {};
 // End one job, whoever started it. Answer: ended, once it is reaped and its result is taken.
 struct EndJob {
   std::string job;
-  std::string signal;  // its first; empty: INT
+  // Empty: as a hang-up does. Else its first signal, and what has left its session ends, too.
+  std::string signal;
 };
 // The detached job of this request is on its own from here on: it does not end with the connection.
 // No answer.

@@ -165,12 +165,13 @@ std::unique_ptr<Client> Supervised::connect_silent() {
   return std::make_unique<Client>(loop, std::move(*stream));
 }
 
-std::unique_ptr<Client> Supervised::connect(std::string origin) {
+std::unique_ptr<Client> Supervised::connect(std::string origin, std::string fence) {
   if (!supervisor) start();
   auto client = connect_silent();
   wire::Hello ours;
   ours.origin = std::move(origin);
   ours.user = "me";
+  ours.fence = std::move(fence);
   client->send(0, ours);
   hello = client->expect<wire::Hello>();
   return client;

@@ -82,7 +82,7 @@ class Supervised {
   ~Supervised();  // shuts it down when the test did not
 
   // With hello said and answered.
-  std::unique_ptr<Client> connect(std::string origin = "origin");
+  std::unique_ptr<Client> connect(std::string origin = "origin", std::string fence = "");
   std::unique_ptr<Client> connect_silent();
   // Until the supervisor has nothing left to run.
   void wait_stopped();
