@@ -5,6 +5,9 @@
 
 #include "protocol/ssh/client_channel.h"
 
+// libssh calls its message mode deprecated; without it nothing that a host asks is ever answered.
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
 namespace protocol::ssh {
 
 using wire::Errc;
@@ -33,6 +36,16 @@ result<void> ClientPump::begin(int fd) {
   }
   // libssh makes the socket blocking when it first finds it connected; start() undoes that.
   return start(std::move(session), fd);
+}
+
+// A host has nothing to ask of us.
+void ClientPump::stepped() {
+  while (alive()) {
+    const MessageHandle message(ssh_message_get(session()));
+    if (!message) return;
+    ssh_message_reply_default(message.get());
+    kick();
+  }
 }
 
 awaitable<result<void>> ClientPump::handshake(int fd) {

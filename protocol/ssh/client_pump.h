@@ -16,7 +16,7 @@ class ClientPump final : public Pump {
       std::string command, std::function<void(std::string_view)> on_error);
 
  private:
-  void stepped() override {}
+  void stepped() override;
   void over() override {}
 
   result<void> begin(int fd);

@@ -30,6 +30,9 @@ namespace {
 // connections get their turn.
 constexpr int kRounds = 64;
 constexpr std::chrono::seconds kDrain{2};
+// Packets sent that the system did not take, because the peer reads nothing. Data waits for it
+// (can_write), answers do not: a peer that asks on and on without reading has so many at most.
+constexpr std::uint64_t kMaxUnread = 16 * 1024;
 constexpr std::chrono::milliseconds kShortestKeepalive{20};
 constexpr std::chrono::milliseconds kLongestKeepalive{60'000};
 
@@ -53,6 +56,7 @@ result<void> Pump::start(SessionHandle session, int fd) {
     ::close(watched);
     return Failure(Errc::io, error.message());
   }
+  (void)::fcntl(fd, F_SETFD, FD_CLOEXEC);
   // Asio takes the descriptor for non-blocking, and libssh must never block in send().
   (void)::fcntl(watched, F_SETFL, ::fcntl(watched, F_GETFL) | O_NONBLOCK);
   set(watched, IPPROTO_TCP, TCP_NODELAY, 1);
@@ -72,8 +76,10 @@ bool Pump::alive() const {
          (ssh_get_status(session_.get()) & (SSH_CLOSED | SSH_CLOSED_ERROR)) == 0;
 }
 
-bool Pump::can_write() const {
-  return alive() && (ssh_get_status(session_.get()) & SSH_WRITE_PENDING) == 0;
+bool Pump::can_write() {
+  if (!alive() || (ssh_get_status(session_.get()) & SSH_WRITE_PENDING) != 0) return false;
+  packets_taken_ = packets_.out_packets;
+  return true;
 }
 
 std::string Pump::error_text() const {
@@ -126,17 +132,27 @@ void Pump::pump_once() {
   if (ended_) return;
   if (!alive()) {
     end(Failure(Errc::gone, error_text()));
-  } else if (round == kRounds) {
+  } else if (answers_unread()) {
+    end(Failure(Errc::too_large, "the peer does not read the answers to what it asks"));
+  } else if (round == kRounds || moved()) {
     kick();
   } else {
     arm();
   }
 }
 
+bool Pump::moved() const {
+  return socket_bytes_.in_bytes != seen_in_ || socket_bytes_.out_bytes != seen_out_;
+}
+
+bool Pump::answers_unread() {
+  return !can_write() && packets_.out_packets - packets_taken_ > kMaxUnread;
+}
+
 // Lets everybody act on what has changed since the last time. What changes meanwhile is for the
 // next step.
 void Pump::settle() {
-  if (socket_bytes_.in_bytes == seen_in_ && socket_bytes_.out_bytes == seen_out_) return;
+  if (!moved()) return;
   if (socket_bytes_.in_bytes != seen_in_) last_activity_ = Clock::now();
   seen_in_ = socket_bytes_.in_bytes;
   seen_out_ = socket_bytes_.out_bytes;
@@ -234,13 +250,12 @@ void Pump::check_silence() {
       return;
     }
   }
-  // Without blocking, libssh sends the request on one call and takes the answer on the next. A
-  // request without an answer is not repeated: TCP does that.
-  if (keepalive_sent_ && last_activity_ > *keepalive_sent_) {
-    ssh_send_keepalive(session_.get());
-    keepalive_sent_.reset();
-  }
+  if (keepalive_sent_ && last_activity_ > *keepalive_sent_) keepalive_sent_.reset();
   if (!keepalive_sent_ && now - last_activity_ >= keepalive_interval() / 2) {
+    // Without blocking, libssh sends the request on one call and takes the answer on the next:
+    // after two there is a question that has not been answered, whether it is new or an older one,
+    // whose answer is late. TCP repeats it.
+    ssh_send_keepalive(session_.get());
     ssh_send_keepalive(session_.get());
     keepalive_sent_ = now;
   }
@@ -250,6 +265,8 @@ void Pump::check_silence() {
 
 awaitable<void> Pump::part(Failure why) {
   const auto self = shared_from_this();
+  // It may have been started while a message is being dealt with.
+  co_await asio::post(ex_, asio::use_awaitable);
   const auto drained_by = Clock::now() + kDrain;
   while (alive() && !can_write() && Clock::now() < drained_by) {
     co_await progress_.wait_until(drained_by);

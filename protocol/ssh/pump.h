@@ -52,7 +52,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
   // libssh may still be called: it has not closed its socket under us.
   bool alive() const;
   // And it has passed everything on to the system: the one public way to bound what it buffers.
-  bool can_write() const;
+  bool can_write();
   // A call into libssh was made outside the loop: let the loop look at what it did.
   void kick();
   // Returns when bytes went in or out, or the session ended.
@@ -75,7 +75,8 @@ class Pump : public std::enable_shared_from_this<Pump> {
   // Tells the peer why, waits (bounded) until it has taken it and hung up, then ends.
   awaitable<void> part(Failure why);
 
-  // Bytes went in or out. Called from the loop, outside libssh; the session is alive.
+  // Bytes went in or out. Called from the loop, outside libssh; the session is alive. Takes every
+  // message that libssh has kept: it keeps them without bound.
   virtual void stepped() = 0;
   // The session is over: let go of every message and wake everybody.
   virtual void over() = 0;
@@ -90,7 +91,9 @@ class Pump : public std::enable_shared_from_this<Pump> {
  private:
   void step();
   void pump_once();
+  bool moved() const;
   void settle();
+  bool answers_unread();
   void arm();
   void wait_for(boost::asio::posix::descriptor_base::wait_type what, bool& waiting);
   void detach(Failure why);
@@ -104,7 +107,7 @@ class Pump : public std::enable_shared_from_this<Pump> {
   os::Wakeup progress_;
   boost::asio::steady_timer silence_timer_;
   std::chrono::milliseconds silence_limit_{0};
-  std::optional<Clock::time_point> keepalive_sent_;  // and its answer not yet taken from libssh
+  std::optional<Clock::time_point> keepalive_sent_;  // and nothing heard since
   Clock::time_point last_activity_ = Clock::now();
 
   std::vector<std::shared_ptr<Channel>> channels_;
@@ -117,8 +120,9 @@ class Pump : public std::enable_shared_from_this<Pump> {
   ssh_counter_struct socket_bytes_{};
   ssh_counter_struct packets_{};
   std::uint64_t seen_in_ = 0, seen_out_ = 0;
-  SessionHandle session_;  // uses the counters
-  EventHandle event_;      // uses the session
+  std::uint64_t packets_taken_ = 0;  // of those encoded, when the system last had all of them
+  SessionHandle session_;            // uses the counters
+  EventHandle event_;                // uses the session
 };
 
 }  // namespace protocol::ssh

@@ -63,7 +63,7 @@ class ServerChannel : public os::ByteStream {
   virtual awaitable<result<void>> exit_status(int status) = 0;
   virtual awaitable<result<void>> exit_signal(const std::string& name, bool core_dumped) = 0;
   // Closes without a status: how a lock is refused.
-  virtual void close() noexcept = 0;
+  void close() noexcept override = 0;
   // Returns when the peer closed the channel or the connection ended (a vanished client).
   virtual awaitable<void> closed() = 0;
 };

@@ -278,9 +278,13 @@ void ServerPump::dispatch(MessageHandle message) {
       return;
     case SSH_REQUEST_CHANNEL: {
       // Of a channel that is gone: its handle must not be touched, so there is no answer.
-      const auto channel =
-          std::dynamic_pointer_cast<SessionChannel>(find(ssh_message_channel_request_channel(m)));
-      if (channel && !channel->hung_up()) channel->asked(std::move(message));
+      const auto channel = find(ssh_message_channel_request_channel(m));
+      if (!channel || channel->hung_up()) return;
+      if (const auto session = std::dynamic_pointer_cast<SessionChannel>(channel)) {
+        session->asked(std::move(message));
+      } else {
+        ssh_message_reply_default(m);  // nothing can be asked of a tunnel
+      }
       return;
     }
     default:

@@ -113,7 +113,7 @@ struct DelayProxy::State {
       lane.held.push_back({Clock::now() + delay, buffer.substr(0, count)});
       lane.held_bytes += count;
       lane.changed.cancel();
-      while (lane.held_bytes > kMaxHeld && from.is_open()) {
+      while ((lane.held_bytes > kMaxHeld || (client_stalled && !upwards)) && from.is_open()) {
         co_await lane.changed.async_wait(token(error));
       }
     }
@@ -126,7 +126,7 @@ struct DelayProxy::State {
     asio::steady_timer due(io);
     error_code error;
     while (to.is_open()) {
-      if (stalled || (lane.held.empty() && !lane.ended)) {
+      if (stalled || (client_stalled && !upwards) || (lane.held.empty() && !lane.ended)) {
         co_await lane.changed.async_wait(token(error));
         continue;
       }
@@ -159,7 +159,7 @@ struct DelayProxy::State {
   asio::io_context io{1};
   tcp::acceptor acceptor;
   std::list<std::shared_ptr<Link>> links;
-  bool stalled = false;  // of the thread
+  bool stalled = false, client_stalled = false;  // of the thread
   std::atomic<std::uint64_t> budget{UINT64_MAX};
   std::atomic<int> connections{0}, round_trips{0};
   std::atomic<std::uint64_t> up_bytes{0}, down_bytes{0};
@@ -190,6 +190,13 @@ void DelayProxy::stall(bool on) {
       link->up.changed.cancel();
       link->down.changed.cancel();
     }
+  });
+}
+
+void DelayProxy::stall_client(bool on) {
+  asio::post(state_->io, [state = state_.get(), on] {
+    state->client_stalled = on;
+    for (const auto& link : state->links) link->down.changed.cancel();
   });
 }
 

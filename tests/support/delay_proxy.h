@@ -32,6 +32,9 @@ class DelayProxy {
   // From now on nothing passes in either direction, and nobody is told: a cut cable. Or passes
   // again.
   void stall(bool on);
+  // From now on nothing is read from the server, and so nothing passes to the client, which is
+  // still heard: as if it had stopped reading. Or passes again.
+  void stall_client(bool on);
   // Connections from now on are closed when the client has sent so many bytes, of which all were
   // passed on.
   void cut_after(std::uint64_t bytes);

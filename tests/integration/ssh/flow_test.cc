@@ -8,6 +8,7 @@
 
 #include "protocol/os/wakeup.h"
 #include "tests/support/catch.h"
+#include "tests/support/delay_proxy.h"
 #include "tests/support/raw_ssh.h"
 #include "tests/support/ssh_world.h"
 
@@ -205,6 +206,36 @@ TEST_CASE("a client that stops reading its socket costs a bounded amount of memo
     while (!measured) std::this_thread::yield();
   });
   if (kMemoryIsOurs) CHECK(grown < 40u << 20);
+}
+
+// Data waits for the socket, answers do not: libssh would keep them all.
+TEST_CASE("a client that asks on and on and reads no answer is sent away") {
+  SshWorld world;
+  world.server.send_buffer = 8192;
+  DelayProxy proxy(world.server.port(), std::chrono::milliseconds{0});
+  std::atomic<bool> gone{false};
+  const auto watch = [&]() -> awaitable<void> {
+    while (world.server.let_in == 0 || !world.server.connections.empty()) {
+      co_await os::pause(world.loop.executor(), std::chrono::milliseconds{1});
+    }
+    gone = true;
+  };
+  world.loop.start(watch());
+  world.run_beside([&] {
+    RawSsh client(proxy.port());
+    client.login(world.key);
+    proxy.stall_client(true);
+    ssh_set_blocking(client.session(), 0);
+    // Each is one packet, and one refusal back once there are enough.
+    for (int i = 0; i < 400'000 && !gone && client.connected(); ++i) {
+      ssh_channel channel = ssh_channel_new(client.session());
+      ssh_channel_open_session(channel);
+    }
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{20};
+    while (!gone && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    CHECK(gone);
+    proxy.drop();
+  });
 }
 
 // One bare close, with output not yet sent, would send end of file and forget the close: 24 of 28

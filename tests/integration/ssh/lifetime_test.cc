@@ -193,6 +193,46 @@ TEST_CASE("a peer that falls silent is taken for dead, one that answers is not")
   world.run(gone(world));
 }
 
+// An answer that came late was once taken for the next question: the peer was not asked again, and
+// given up though it was there.
+TEST_CASE("a peer whose answers come late is asked again") {
+  static constexpr std::chrono::milliseconds kLimit{1200};
+  ssh::ServerOptions options;
+  options.silence_limit = kLimit;  // asked every 200 ms
+  SshWorld world(options);
+  std::vector<std::unique_ptr<DelayProxy>> proxies;
+  std::vector<Client> clients;
+  const auto delayed = [](SshWorld& w, DelayProxy& proxy, Client& client,
+                          std::chrono::milliseconds late) -> awaitable<void> {
+    client.connection =
+        must(co_await ssh::connect(w.loop.executor(), w.key, w.client_options(proxy.port())));
+    client.stream = must(co_await client.connection->exec("hang"));
+    proxy.stall_client(true);
+    co_await os::pause(w.loop.executor(), late);
+    // No answer to what it was asked meanwhile.
+    (void)co_await client.stream->write(bytes("x"));
+    co_await os::pause(w.loop.executor(), std::chrono::milliseconds{60});
+    proxy.stall_client(false);
+    co_await os::pause(w.loop.executor(), 2 * kLimit);
+  };
+  for (int i = 0; i < 8; ++i) {
+    proxies.push_back(
+        std::make_unique<DelayProxy>(world.server.port(), std::chrono::milliseconds{1}));
+    clients.emplace_back();
+  }
+  int done = 0;
+  const auto all = [&]() -> awaitable<void> {
+    const auto one = [&](int i) -> awaitable<void> {
+      co_await delayed(world, *proxies[i], clients[i], std::chrono::milliseconds{400 + 25 * i});
+      ++done;
+    };
+    for (int i = 0; i < 8; ++i) world.loop.start(one(i));
+    while (done < 8) co_await os::pause(world.loop.executor(), std::chrono::milliseconds{5});
+  };
+  world.run(all());
+  CHECK(world.server.connections.size() == 8);
+}
+
 TEST_CASE("a client that vanishes at any byte of a command leaves no channel behind") {
   SshWorld world;
   DelayProxy proxy(world.server.port(), std::chrono::milliseconds{0});

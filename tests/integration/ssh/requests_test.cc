@@ -141,6 +141,7 @@ TEST_CASE("a tunnel is answered when its end is known") {
     REQUIRE(tunnel != nullptr);
     CHECK(ssh_channel_write(tunnel->handle, "ping", 4) == 4);
     client.until([&] { return tunnel->end.out == "ping"; });
+    CHECK(ssh_channel_request_exec(tunnel->handle, "exit 0") == SSH_ERROR);
     ssh_channel_send_eof(tunnel->handle);
     CHECK(client.finish(*tunnel).order == "eof close");
     // Commands go on beside it.
