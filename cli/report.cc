@@ -77,6 +77,16 @@ void add_outcome(json::object& answer, const CycleOutcome& outcome) {
   answer["Refused"] = left_out(outcome.merged.refused);
   answer["LeftOut"] = left_out(outcome.left_out);
   answer["Commits"] = texts(outcome.merged.commits);
+  if (!outcome.merged.kept.empty()) {
+    json::array kept;
+    for (const auto& one : outcome.merged.kept) {
+      json::object object;
+      object["Commit"] = one.commit;
+      object["GitDir"] = json_text(one.store.string());
+      kept.push_back(std::move(object));
+    }
+    answer["Kept"] = std::move(kept);
+  }
   answer["Snapshot"] = outcome.snapshot;
   answer["Complete"] = outcome.all_brought_back();
   if (outcome.not_synced) {
@@ -162,6 +172,12 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
                     printable(refused.why, 200) + ")");
   }
   add_lines(report, true, std::move(lines));
+  if (!outcome.merged.refused.empty() && !outcome.merged.kept.empty()) {
+    const auto& kept = outcome.merged.kept.back();
+    std::vector<std::string> show = {"git", "--git-dir", kept.store.string(), "show",
+                                     kept.commit + ":PATH"};
+    report.push_back({false, "sandbox: it is kept here: " + printable(wire::shell_join(show))});
+  }
   if (!outcome.not_merged.empty()) {
     report.push_back({true, "what the command changed could not be brought back: " +
                                 printable(outcome.not_merged, 1000) +

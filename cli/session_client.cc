@@ -28,6 +28,7 @@ void append(MergeReport& all, MergeReport one) {
   move_to(all.conflicts, one.conflicts);
   move_to(all.refused, one.refused);
   move_to(all.commits, one.commits);
+  move_to(all.kept, one.kept);
 }
 
 }  // namespace

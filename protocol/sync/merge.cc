@@ -105,6 +105,7 @@ result<MergeReport> Merge::run(const wire::Result& wire_result) {
     if (!store) return store.error();
     auto synced = store->sync_all();
     if (!synced) return synced.error();
+    report_.kept.push_back({wire_result.result, context_.store.directory()});
   }
   auto cached = context_.cache.save();
   if (!cached) return cached.error();

@@ -43,7 +43,14 @@ struct MergeReport {
   std::vector<wire::LeftOut> refused;  // paths that were not written: escapes, .git, folding names,
                                        // unwritable; their content stays in the store
   std::vector<std::string> commits;    // refs/sandbox/... made for commits from the sandbox
-  bool already = false;                // another process had merged it
+  // Where all of a result that was not merged completely is kept: a commit, and the git directory
+  // that has it. Empty when it was.
+  struct Kept {
+    std::string commit;
+    std::filesystem::path store;
+  };
+  std::vector<Kept> kept;
+  bool already = false;  // another process had merged it
   bool complete() const { return conflicts.empty() && refused.empty(); }
 };
 

@@ -150,12 +150,14 @@ TEST_CASE("a report names everything that did not go as wanted") {
   outcome.merged.commits = {"refs/sandbox/main"};
   outcome.merged.conflicts = {{"x", "x.sandbox-conflict", "changed on both sides"}};
   outcome.merged.refused = {{"../y", "outside of the work tree"}};
+  outcome.merged.kept = {{"c0ffee", "/state/a b/store.git"}};
   outcome.not_merged = "disk full";
   std::string all;
   for (const auto& line : cli::describe_outcome(outcome)) all += line.text + "\n";
   for (const char* text : {"nested repository", "refs/sandbox/drift/1", "1 file: log",
                            "sleep (pid 12)", "7 files: a, b\\n, c, d, e and 2 more", "1 file: old",
-                           "refs/sandbox/main", "x.sandbox-conflict", "../y", "disk full"}) {
+                           "refs/sandbox/main", "x.sandbox-conflict", "../y",
+                           "git --git-dir '/state/a b/store.git' show c0ffee:PATH", "disk full"}) {
     INFO(text);
     CHECK(all.find(text) != std::string::npos);
   }
@@ -168,6 +170,7 @@ TEST_CASE("a report names everything that did not go as wanted") {
   CHECK(answer.at("LeftOut").at(0).at("Why") == "nested repository");
   CHECK(answer.at("Drift").at("Files").at(0) == "log");
   CHECK(answer.at("Leftovers").at(0) == "sleep (pid 12)");
+  CHECK(answer.at("Kept").at(0).at("Commit") == "c0ffee");
   CHECK(answer.at("Complete") == false);
 }
 

@@ -138,6 +138,21 @@ TEST_CASE("closed stdout ends a command as a broken pipe would") {
   CHECK(fs::exists(machine.project() / "run2"));
 }
 
+TEST_CASE("what cannot be brought back is kept here, where the user is told") {
+  Machine machine;
+  machine.make_repository();
+  auto ended = machine.exec("echo one > Name; echo two > name");  // one file on many a laptop
+  CHECK(ended.status == 254);
+  INFO(ended.err);
+  auto at = ended.err.find("kept here: git ");
+  REQUIRE(at != std::string::npos);
+  std::string command = ended.err.substr(at + 11, ended.err.find('\n', at) - at - 11);
+  command.replace(command.find("PATH"), 4, "name");
+  CHECK(machine.run_program({"sh", "-c", command}).out == "two\n");
+  CHECK(machine.exec("true").status == 0);
+  CHECK(machine.run_program({"sh", "-c", command}).out == "two\n");
+}
+
 TEST_CASE("output that cannot be written here is named, and success becomes 254") {
   Machine machine;
   machine.make_repository();
