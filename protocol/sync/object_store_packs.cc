@@ -353,8 +353,15 @@ result<void> ObjectStore::adopt(const fs::path& theirs, const std::vector<std::s
                   .with_variable("GIT_ALLOC_LIMIT", std::to_string(1u << 30));
   for (const std::string& tip : tips)
     if (!is_object_id(tip)) return Failure(Errc::bad_input, "`" + tip + "` is not an object id");
-  for (const auto& entry : fs::directory_iterator(theirs / "pack", error)) {
-    auto indexed = make_index(apart, entry.path(), limits);
+  std::vector<fs::path> packs;
+  for (const auto& entry : fs::directory_iterator(theirs / "pack", error))
+    packs.push_back(entry.path());
+  for (const fs::path& file : packs) {
+    if (file.extension() != ".pack") fs::remove(file, error);  // an index is not theirs to make
+  }
+  for (const fs::path& file : packs) {
+    if (file.extension() != ".pack") continue;
+    auto indexed = make_index(apart, file, limits);
     if (!indexed) return indexed;
   }
   auto packing = start_packing(apart, tips, haves, {});
