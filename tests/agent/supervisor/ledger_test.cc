@@ -115,7 +115,7 @@ TEST_CASE("more jobs than there are places make more of them") {
 TEST_CASE("what is no record of a job is a free place, whatever stands there") {
   Fixture f;
   std::string noise;
-  for (int i = 0; i < 100'000; ++i) noise += static_cast<char>((i * 7919 + i * i * 31) >> 3);
+  for (unsigned i = 0; i < 100'000; ++i) noise += static_cast<char>((i * 7919 + i * i * 31) >> 3);
   for (std::string line : {"r j1 boot 1 5 origin", "r j2 boot -7 5 origin", "r j3 boot x 5 origin",
                            "x j4 boot 77 5 origin", "r j5 boot 99999999999999999999 5 o"}) {
     line.resize(255, ' ');
