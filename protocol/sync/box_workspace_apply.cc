@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <set>
 
+#include "protocol/os/paths.h"
 #include "protocol/sync/box_workspace.h"
 #include "protocol/sync/index_file.h"
 #include "protocol/sync/object_id.h"
@@ -153,6 +154,7 @@ result<wire::Applied> BoxWorkspace::apply(const std::string& origin, const wire:
   for (const auto& [merged_origin, oid] : state.merged)
     store_->delete_ref(std::string(kMerged) + merged_origin);
   state.merged.clear();
+  state.generation = os::random_hex(32);
   state_ = std::move(state);
   auto saved = save_state(state_file(), state_);
   if (!saved) return saved.error();

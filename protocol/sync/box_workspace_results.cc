@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "protocol/sync/box_workspace.h"
+#include "protocol/sync/result_message.h"
 
 namespace protocol::sync {
 
@@ -15,24 +16,10 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxMoved = 256;  // branches of which one result tells
 
-// A result's message names the commits that its other parents are.
-std::string result_message(const std::vector<wire::Ref>& commits) {
-  std::string message = "result\n";
-  for (const wire::Ref& ref : commits) message += "\n" + ref.oid + " " + ref.name;
-  return message;
-}
-
-std::vector<wire::Ref> named_commits(const std::string& message) {
-  std::vector<wire::Ref> commits;
-  for (std::size_t begin = 0; begin < message.size();) {
-    std::size_t end = std::min(message.find('\n', begin), message.size());
-    std::string_view line(message.data() + begin, end - begin);
-    begin = end + 1;
-    std::size_t space = line.find(' ');
-    if (space == std::string_view::npos || !is_object_id(line.substr(0, space))) continue;
-    commits.push_back({std::string(line.substr(space + 1)), std::string(line.substr(0, space))});
-  }
-  return commits;
+bool same(const std::vector<wire::Ref>& a, const std::vector<wire::Ref>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+    return x.name == y.name && x.oid == y.oid;
+  });
 }
 
 }  // namespace
@@ -185,13 +172,17 @@ result<std::optional<wire::Result>> BoxWorkspace::take_result(const std::string&
     if (std::find(parents.begin(), parents.end(), ref.oid) == parents.end())
       parents.push_back(ref.oid);
   }
-  auto commit = store_->write_commit(scan->tree, parents, result_message(taken.commits));
-  if (!commit) return commit.error();
-  taken.result = *commit;
   const std::string prefix = std::string(kResults) + origin + "/";
   auto refs = store_->list_refs(prefix);
-  bool again = !refs.empty() && refs.back().second == taken.result;
+  result<Commit> last = Failure(Errc::not_found, "no result is kept");
+  if (!refs.empty()) last = store_->read_commit(refs.back().second);
+  bool again = last && last->tree == scan->tree && last->parents == parents &&
+               same(named_commits(last->message), taken.commits);  // taken twice
   if (!again) {
+    auto commit =
+        store_->write_commit(scan->tree, parents, result_message(state_.generation, taken.commits));
+    if (!commit) return commit.error();
+    taken.result = *commit;
     auto kept = store_->set_ref(prefix + numbered(next_number(prefix)), taken.result);
     if (!kept) return kept.error();
   }

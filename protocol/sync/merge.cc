@@ -7,6 +7,7 @@
 
 #include "protocol/sync/file_id.h"
 #include "protocol/sync/path_rules.h"
+#include "protocol/sync/result_message.h"
 #include "protocol/sync/sandbox_commits.h"
 #include "protocol/sync/three_way.h"
 #include "protocol/sync/tree_writer.h"
@@ -326,11 +327,14 @@ result<MergeReport> merge_result(const MergeContext& context, const std::string&
   auto base = context.store.read_commit(result.base);
   if (!base) return not_ours;
 
-  // A later result of the same snapshot goes on from the one that was merged before it.
+  // A later result goes on from the one that was merged before it, unless the same snapshot was
+  // applied again in between.
   std::string from = result.base;
   if (!merged.empty() && merged != result.result && valid(merged)) {
     auto before = context.store.read_commit(merged);
-    if (before && !before->parents.empty() && before->parents.front() == result.base) from = merged;
+    if (before && !before->parents.empty() && before->parents.front() == result.base &&
+        generation_of(before->message) == generation_of(commit->message))
+      from = merged;
   }
   auto report = Merge(context, from, result.result).run(result);
   if (!report && report.error().code == Errc::not_found)

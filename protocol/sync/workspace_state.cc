@@ -42,6 +42,8 @@ WorkspaceState load_state(const std::filesystem::path& file) {
     std::string_view key = take_word(line);
     if (key == "origin") {
       state.origin = line;
+    } else if (key == "generation") {
+      state.generation = line;
     } else if (key == "tree") {
       state.tree = line;
     } else if (key == "place") {
@@ -77,6 +79,7 @@ result<void> save_state(const std::filesystem::path& file, const WorkspaceState&
     if (!value.empty()) text.append(key).append(" ").append(value).append("\n");
   };
   add("origin", state.origin);
+  add("generation", state.generation);
   add("tree", state.tree);
   add("place", state.place);
   add("applying", state.applying);

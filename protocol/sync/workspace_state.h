@@ -14,10 +14,11 @@
 namespace protocol::sync {
 
 struct WorkspaceState {
-  wire::SyncStart sync;  // the snapshot that was applied last; `snapshot` empty: none yet
-  std::string origin;    // whose it is
-  std::string tree;      // what the workspace held when it was last known
-  std::string applying;  // tree of a snapshot that was being written, when that was not finished
+  wire::SyncStart sync;    // the snapshot that was applied last; `snapshot` empty: none yet
+  std::string origin;      // whose it is
+  std::string generation;  // made anew when a snapshot was applied (result_message.h)
+  std::string tree;        // what the workspace held when it was last known
+  std::string applying;    // tree of a snapshot that was being written, when that was not finished
   // Where .git pointed when the snapshot had been applied, or when the last merged result was
   // taken.
   RepositoryRefs seen;

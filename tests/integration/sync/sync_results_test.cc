@@ -44,6 +44,38 @@ TEST_CASE("a merged result takes those with it that it contains") {
   CHECK_FALSE(ends.workspace().unmerged(id, ""));
 }
 
+// `rm -f out; make` twice, where make writes the same bytes: the second result had the first one's
+// id (the same tree, parent and dates), and the laptop took it for merged.
+TEST_CASE("what was brought back, deleted here and made again comes back again") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  write_file(ends.laptop() / "f", "f\n");
+  for (int round = 0; round < 3; ++round) {
+    INFO(round);
+    ends.push();
+    CHECK_FALSE(fs::exists(ends.box() / "made"));
+    write_file(ends.box() / "made", "the same each time\n");
+    REQUIRE(ends.pull());
+    CHECK(read_file(ends.laptop() / "made") == "the same each time\n");
+    fs::remove(ends.laptop() / "made");
+  }
+}
+
+TEST_CASE("a result that is taken twice is one result") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  write_file(ends.laptop() / "f", "f\n");
+  ends.push();
+  const std::string id = ends.origin().id();
+  write_file(ends.box() / "a", "a\n");
+  auto first = must(ends.workspace().take_result(id));
+  REQUIRE(first);
+  CHECK_FALSE(must(ends.workspace().take_result(id)));
+  auto kept = ends.workspace().unmerged(id, "");
+  REQUIRE(kept);
+  CHECK(kept->result == first->result);
+}
+
 TEST_CASE("a result tells of so many branches, and says how many more there are") {
   Scratch scratch;
   TwoEnds ends(scratch);
