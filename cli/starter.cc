@@ -61,23 +61,22 @@ os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, cons
   co_await resolver.forget(gone.id, gone.agent);
 }
 
-os::awaitable<void> take_and_release(Context& context, SessionClient& client,
-                                     const std::string& verb, const std::string& box) {
+os::awaitable<void> take_and_release(Context& context, SessionClient& client, std::string verb,
+                                     std::string box) {
   if (box == kLocalBox) {
     co_return;  // it has a lock for each sandbox and no limit: there is nothing to be kept out of
   }
-  std::string where = box;
   std::optional<wire::Refused> refused;
   try {
-    refused = co_await client.lock(lock_request(context, verb, "", where));
+    refused = co_await client.lock(lock_request(context, verb, "", box));
     if (!refused) {
       co_await client.release();
     }
   } catch (const BindFailed& failure) {
-    throw failed_error(failure.failed, where);
+    throw failed_error(failure.failed, box);
   }
   if (refused) {
-    throw refused_error(*refused, where);
+    throw refused_error(*refused, box);
   }
 }
 
@@ -136,8 +135,7 @@ os::awaitable<void> AgentStarter::end_replaced(const Entry& entry) {
   }
 }
 
-os::awaitable<void> AgentStarter::run_setup_command(const std::string& text, bool first) {
-  std::string command = text;
+os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool first) {
   wire::Exec exec;
   exec.script = command;
   exec.env = target_.config.env;

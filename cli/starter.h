@@ -26,7 +26,7 @@ class AgentStarter : public SandboxStarter {
 
  private:
   protocol::os::awaitable<void> set_up();
-  protocol::os::awaitable<void> run_setup_command(const std::string& command, bool first);
+  protocol::os::awaitable<void> run_setup_command(std::string command, bool first);
   protocol::os::awaitable<void> end_replaced(const Entry& entry);
 
   Context& context_;
@@ -40,7 +40,7 @@ class AgentStarter : public SandboxStarter {
 // for a moment, so that it is refused as every other is. Requires a bound session. Nothing on the
 // local box. Throws UserError.
 protocol::os::awaitable<void> take_and_release(Context& context, SessionClient& client,
-                                               const std::string& verb, const std::string& box);
+                                               std::string verb, std::string box);
 
 // Ends a sandbox on a session of its own. Errc::not_found: the agent does not know it; Errc::busy
 // with who uses it. `agent` gets the id of the agent that answered. With `lock`, only under the
