@@ -151,6 +151,10 @@ awaitable<bool> Jobs::watch_once(std::shared_ptr<Job> job) {
   if (closing_) {
     co_return false;
   }
+  const auto& running = opened->hello.jobs;
+  bool runs = std::any_of(running.begin(), running.end(), [&](const wire::JobInfo& each) {
+    return each.job == job->record.id && each.state == "running";
+  });
   job->frames = std::move(opened->frames);
   job->frames->send(1, wire::WatchJob{job->record.id});
   bool answered = false;
@@ -171,7 +175,10 @@ awaitable<bool> Jobs::watch_once(std::shared_ptr<Job> job) {
       co_await finish(job, exited);
     } else if (const auto* failed = std::get_if<wire::Failed>(&*message)) {
       Errc code = wire::errc_from_name(failed->code);
-      if (code != Errc::not_found && code != Errc::gone) {
+      // A supervisor of an older version tells by its hello alone.
+      bool ended =
+          code == Errc::not_found || code == Errc::gone || (code == Errc::unsupported && !runs);
+      if (!ended) {
         log::peer("job_not_watched", {{"job", job->record.id}, {"error", failed->message}});
         break;
       }

@@ -115,20 +115,27 @@ awaitable<void> Session::on_bind(wire::Bind bind) {
   bind_to(*sandbox, *user, *scope, bind.origin);
 }
 
-void Session::bind_to(const Sandbox& sandbox, const std::string& user, const std::string& scope,
-                      const std::string& origin) {
+result<void> Session::use_sandbox(const std::string& sandbox, const std::string& user,
+                                  const std::string& scope) {
   Attachment who;
   who.user = user;
   who.scope = scope;
   who.owner = owner_.id();
-  auto use = services_.sandboxes.use(sandbox.id, std::move(who), [this] {
-    end_with(Failure(Errc::gone, "the sandbox was ended"));
-  });
+  auto use = services_.sandboxes.use(
+      sandbox, std::move(who), [this] { end_with(Failure(Errc::gone, "the sandbox was ended")); });
   if (!use) {
-    fail(0, "bind", use.error());
-    return;
+    return use.error();
   }
   use_ = std::move(*use);
+  return {};
+}
+
+void Session::bind_to(const Sandbox& sandbox, const std::string& user, const std::string& scope,
+                      const std::string& origin) {
+  if (auto used = use_sandbox(sandbox.id, user, scope); !used) {
+    fail(0, "bind", used.error());
+    return;
+  }
   sandbox_ = sandbox.id;
   user_ = user;
   scope_ = scope;
@@ -187,6 +194,9 @@ awaitable<void> Session::on_end(wire::End end) {
   auto removed = co_await services_.sandboxes.remove(sandbox_);
   if (!removed && removed.error().code != Errc::not_found) {
     fail(0, "end", removed.error());
+    if (auto used = use_sandbox(sandbox_, user_, scope_); !used) {
+      end_with(used.error());
+    }
     co_return;
   }
   sandbox_.clear();

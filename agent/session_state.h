@@ -66,6 +66,9 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   awaitable<void> on_end(protocol::wire::End end);
   void on_list(const protocol::wire::ListRequest& list);
   void on_status(std::uint32_t request);
+  // Holds the sandbox in use for this session, and ends with it.
+  result<void> use_sandbox(const std::string& sandbox, const std::string& user,
+                           const std::string& scope);
   void bind_to(const Sandbox& sandbox, const std::string& user, const std::string& scope,
                const std::string& origin);
 

@@ -465,12 +465,23 @@ TEST_CASE("a supervisor that dies under a detached job is asked again before the
   world.until_free();
 }
 
-TEST_CASE("a supervisor that cannot say how a job goes leaves it its lock") {
+TEST_CASE(
+    "an older supervisor, which cannot be watched, is asked what runs until the job does not") {
   World world;
   auto client = world.detach();
-  world.supervisor->send(1, 1, Failed{"watch_job", "unsupported", "no message is called that"});
+  client.finish();
+  CHECK(world.stop());
+  world.serve({running(kJob)});
+  world.start();
+  const Failed unknown{"watch_job", "unsupported", "no message is called that"};
+  world.supervisor->expect(1, 1, "watch_job");
+  world.supervisor->send(1, 1, unknown);
   world.supervisor->expect(2, 1, "watch_job");
   CHECK(world.holders().size() == 1);
+  world.serve();  // and in its hello the job is no more
+  world.supervisor->expect(0, 1, "watch_job");
+  world.supervisor->send(0, 1, unknown);
+  world.until_free();
 }
 
 TEST_CASE("what an earlier agent left is kept from others for as long as it cannot be ended") {
