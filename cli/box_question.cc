@@ -8,11 +8,10 @@ namespace os = protocol::os;
 namespace wire = protocol::wire;
 
 os::awaitable<wire::Message> ask_box(Context& context, Connection& connection,
-                                     const wire::Message& question) {
-  wire::Message asked = question;
+                                     wire::Message question) {
   auto session = co_await connection.open_session(context.trace);
   SessionClient client(context.executor, context.pool, std::move(session), context.output);
-  wire::Message answer = co_await client.ask(asked);
+  wire::Message answer = co_await client.ask(question);
   co_await client.finish();
   co_return answer;
 }

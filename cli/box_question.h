@@ -11,7 +11,7 @@ namespace cli {
 // The answer; Failed and Refused are answers, too. An agent that does not know the question answers
 // Failed with Errc::unsupported. Throws UserError when the connection is lost.
 protocol::os::awaitable<protocol::wire::Message> ask_box(Context& context, Connection& connection,
-                                                         const protocol::wire::Message& question);
+                                                         protocol::wire::Message question);
 
 // What to say of an answer that is none to the question.
 UserError no_answer(const std::string& box, const protocol::wire::Message& answer);

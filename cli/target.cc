@@ -165,9 +165,7 @@ Resolver make_resolver(Context& context) {
   return Resolver(context.executor, context.pool, context.output, context.paths);
 }
 
-os::awaitable<Entry> named_entry(Context& context, const Target& target,
-                                 const std::string& named_id) {
-  std::string id = named_id;
+os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id) {
   Resolver resolver = make_resolver(context);
   if (id.empty() || id.size() > wire::kMaxNameBytes ||
       id.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz-_") != std::string::npos) {
@@ -186,8 +184,7 @@ os::awaitable<Entry> named_entry(Context& context, const Target& target,
   co_return entry;
 }
 
-os::awaitable<void> aim_at(Context& context, Target& target, const std::string& named_id) {
-  std::string id = named_id;
+os::awaitable<void> aim_at(Context& context, Target& target, std::string id) {
   Resolver resolver = make_resolver(context);
   Entry entry;
   {

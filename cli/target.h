@@ -50,12 +50,11 @@ Resolver make_resolver(Context& context);
 
 // The entry of --id, from the storage; one made of nothing but the id when it is not on record.
 // Throws UserError for a bad id.
-protocol::os::awaitable<Entry> named_entry(Context& context, const Target& target,
-                                           const std::string& id);
+protocol::os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id);
 
 // Makes the target the one of the sandbox on record with this id: its branch, box and configuration
 // file. Throws UserError when there is none, or when it belongs to another project.
-protocol::os::awaitable<void> aim_at(Context& context, Target& target, const std::string& id);
+protocol::os::awaitable<void> aim_at(Context& context, Target& target, std::string id);
 
 // The request for a box's command lock: who waits how long, and --force-command.
 protocol::wire::LockRequested lock_request(const Context& context, const std::string& verb,

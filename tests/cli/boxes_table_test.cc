@@ -69,7 +69,7 @@ TEST_CASE("a user without a verb stands alone, and many are counted") {
   BoxRow busy = row("c", BoxStatus::current);
   busy.users = {{"bob", "", ""}};
   CHECK(cli::box_table({busy}, plain)[2].find("bob") != std::string::npos);
-  CHECK(cli::box_table({busy}, plain)[2].find("(") == std::string::npos);
+  CHECK(cli::box_table({busy}, plain)[2].find('(') == std::string::npos);
   busy.users = {
       {"a", "exec", ""}, {"b", "exec", ""}, {"c", "exec", ""}, {"d", "exec", ""}, {"e", "", ""}};
   CHECK(cli::box_table({busy}, plain)[2].find("a (exec), b (exec), c (exec) and 2 more") !=

@@ -17,6 +17,8 @@ namespace os = protocol::os;
 
 namespace {
 
+constexpr const char* kAgent = SANDBOX_BIN_DIR "/sandbox-agent";
+
 std::string agent_member(const fs::path& state, const char* name) {
   boost::system::error_code error;
   auto value = boost::json::parse(file_text(state / "agent.json"), error);
@@ -89,14 +91,8 @@ void SharedBox::start() {
   fs::path log = root_ / "agent.log";
   os::Fd log_fd(::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   os::Spawn serve;
-  serve.argv = {SANDBOX_BIN_DIR "/sandbox-agent",
-                "serve",
-                "--state",
-                state().string(),
-                "--name",
-                name_,
-                "--listen",
-                "127.0.0.1:" + port_};
+  serve.argv = {kAgent,   "serve", "--state",  state().string(),
+                "--name", name_,   "--listen", "127.0.0.1:" + port_};
   serve.argv.insert(serve.argv.end(), options_.begin(), options_.end());
   serve.env = environment_;
   serve.cwd = "/";
@@ -124,9 +120,13 @@ std::string SharedBox::host_key() const { return agent_member(state(), "HostKey"
 void SharedBox::authorize(Machine& machine, const std::string& user) {
   std::string key = machine.run({"key"}).out;
   os::Spawn authorize;
-  authorize.argv = {
-      SANDBOX_BIN_DIR "/sandbox-agent", "authorize", "--state", state().string(), "--user", user,
-      key.substr(0, key.find('\n'))};
+  authorize.argv = {kAgent,
+                    "authorize",
+                    "--state",
+                    state().string(),
+                    "--user",
+                    user,
+                    key.substr(0, key.find('\n'))};
   authorize.env = environment_;
   authorize.cwd = "/";
   run_to_end(authorize);

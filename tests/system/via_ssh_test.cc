@@ -19,6 +19,8 @@ using test::SharedBox;
 using test::Sshd;
 using test::Words;
 
+constexpr const char* kAgent = SANDBOX_BIN_DIR "/sandbox-agent";
+
 // A machine that knows the box `far` through an sshd.
 struct Far {
   SharedBox box{"far-agent"};
@@ -30,11 +32,8 @@ struct Far {
     sshd.introduce(machine);
   }
   Words add() const {
-    return {"boxes",     "add",
-            "--name",    "far",
-            "--via-ssh", sshd.host(),
-            "--agent",   SANDBOX_BIN_DIR "/sandbox-agent",
-            "--state",   box.state().string()};
+    return {"boxes",     "add",     "--name", "far",     "--via-ssh",
+            sshd.host(), "--agent", kAgent,   "--state", box.state().string()};
   }
   void introduce() {
     auto added = machine.run(add());
@@ -99,7 +98,7 @@ TEST_CASE("a box behind a jump host is reached as the user's ssh_config says") {
   behind.add_client_option("ProxyJump jump");
   behind.introduce(machine);
   auto added = machine.run({"boxes", "add", "--name", "deep", "--via-ssh", "behind", "--agent",
-                            SANDBOX_BIN_DIR "/sandbox-agent", "--state", box.state().string()});
+                            kAgent, "--state", box.state().string()});
   INFO(added.err);
   REQUIRE(added.status == 0);
   auto ran = machine.run({"exec", "--box", "deep", "--", "cat", "f"});
@@ -162,8 +161,7 @@ TEST_CASE("what goes wrong on the way through an sshd is named, and changes noth
   auto no_program = add({"--via-ssh", "far", "--agent", "/nowhere/sandbox-agent"});
   CHECK(has(no_program.err, "there is no /nowhere/sandbox-agent on the box x (ssh far)"));
   CHECK(has(no_program.err, "--agent PROGRAM"));
-  auto no_agent = add({"--via-ssh", "far", "--agent", SANDBOX_BIN_DIR "/sandbox-agent", "--state",
-                       "/nowhere/state"});
+  auto no_agent = add({"--via-ssh", "far", "--agent", kAgent, "--state", "/nowhere/state"});
   CHECK(has(no_agent.err, "no agent can be reached"));
   CHECK(has(no_agent.err, "/nowhere/state"));
   auto chatter = add({"--via-ssh", "far", "--agent", "echo"});
