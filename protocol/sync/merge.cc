@@ -165,6 +165,7 @@ result<void> Merge::round(std::vector<const TreeDifference*>& pending) {
     }
   }
   std::vector<Change> changes;
+  changes.reserve(steps.size());
   for (const Step& step : steps) changes.push_back(step.change);
   auto outcomes = write(changes);
   if (!outcomes) return outcomes.error();
