@@ -75,6 +75,62 @@ TEST_CASE("waiting for a lock ends at its deadline") {
   CHECK(loop.run(FileLock::lock_async(loop.executor(), file, Kind::exclusive)));
 }
 
+TEST_CASE("asking whether a lock is held leaves everything as it was") {
+  test::TemporaryDirectory directory;
+  auto file = directory / "lock";
+  CHECK(*FileLock::is_held(file) == false);
+  CHECK_FALSE(std::filesystem::exists(file));
+  std::filesystem::create_symlink(directory / "elsewhere", directory / "link");
+  CHECK(FileLock::is_held(directory / "link").error().code == Errc::refused);
+  for (Kind kind : {Kind::shared, Kind::exclusive}) {
+    auto held = FileLock::try_lock(file, kind);
+    REQUIRE(held);
+    CHECK(*FileLock::is_held(file) == true);
+    held->release();
+    CHECK(*FileLock::is_held(file) == false);
+    CHECK(FileLock::try_lock(file, Kind::exclusive));
+  }
+}
+
+TEST_CASE("whoever waited for a lock whose directory was moved away gets the new one, or none") {
+  // Both had the file open: the first removes the tree, the second must not work on what is left.
+  test::TemporaryDirectory directory;
+  test::Loop loop;
+  auto place = directory / "sandbox";
+  std::filesystem::create_directory(place);
+  auto ready = os::make_pipe();
+  auto go = os::make_pipe();
+  REQUIRE(ready);
+  REQUIRE(go);
+  // Forked first: a child that had the remover's file open would hold the lock, too.
+  pid_t waiter = ::fork();
+  if (waiter == 0) {
+    char byte = 0;
+    (void)!::read(go->read.get(), &byte, 1);
+    (void)!::write(ready->write.get(), "r", 1);
+    auto lock = FileLock::lock(place / ".lock", Kind::shared);
+    ::_exit(!lock && lock.error().code == Errc::not_found ? 0 : 1);
+  }
+  auto remover = FileLock::try_lock(place / ".lock", Kind::exclusive);
+  REQUIRE(remover);
+  REQUIRE(::write(go->write.get(), "g", 1) == 1);
+  char byte = 0;
+  REQUIRE(::read(ready->read.get(), &byte, 1) == 1);
+  // It sleeps in flock() by now, or opens the file too late: both have to end the same way.
+  std::filesystem::rename(place, directory / "removing");
+  remover->release();
+  int status = -1;
+  REQUIRE(::waitpid(waiter, &status, 0) == waiter);
+  CHECK(status == 0);
+
+  std::filesystem::create_directory(place);
+  auto old = FileLock::try_lock(place / ".lock", Kind::exclusive);
+  REQUIRE(old);
+  std::filesystem::rename(place, directory / "removing too");
+  std::filesystem::create_directory(place);
+  CHECK(FileLock::try_lock(place / ".lock", Kind::exclusive));
+}
+
 TEST_CASE("a lock is freed when its holder is killed, and no child inherited it") {
   test::TemporaryDirectory directory;
   auto file = directory / "lock";
