@@ -26,10 +26,10 @@ template <class V> void fields(V& v, MaybeConst<Terminal> auto& m) { v("term", m
 template <class V> void fields(V& v, MaybeConst<Bind> auto& m) { v("sandbox", m.sandbox); v("origin", m.origin); v("user", m.user); v("scope", m.scope); }
 template <class V> void fields(V& v, MaybeConst<Create> auto& m) { v("sandbox", m.sandbox); v("origin", m.origin); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("isolation", m.isolation); v("scope", m.scope); }
 template <class V> void fields(V&, MaybeConst<Ready> auto&) {}
-template <class V> void fields(V& v, MaybeConst<End> auto& m) { v("force", m.force); }
+template <class V> void fields(V& v, MaybeConst<End> auto& m) { v("force", m.force); v("if_idle", m.if_idle); v("sandbox", m.sandbox); v("user", m.user); v("keep_unpulled", m.keep_unpulled); v("dry_run", m.dry_run); }
 template <class V> void fields(V&, MaybeConst<Heartbeat> auto&) {}
 template <class V> void fields(V&, MaybeConst<InfoRequest> auto&) {}
-template <class V> void fields(V& v, MaybeConst<ListRequest> auto& m) { v("user", m.user); }
+template <class V> void fields(V& v, MaybeConst<ListRequest> auto& m) { v("user", m.user); v("sizes", m.sizes); }
 template <class V> void fields(V&, MaybeConst<StatusRequest> auto&) {}
 template <class V> void fields(V& v, MaybeConst<BoxRequest> auto& m) { v("user", m.user); v("scope", m.scope); }
 template <class V> void fields(V& v, MaybeConst<SessionsRequest> auto& m) { v("user", m.user); }
@@ -48,7 +48,7 @@ template <class V> void fields(V& v, MaybeConst<Merged> auto& m) { v("result", m
 template <class V> void fields(V& v, MaybeConst<Pull> auto& m) { v("merged", m.merged); }
 template <class V> void fields(V& v, MaybeConst<Bound> auto& m) { v("sandbox", m.sandbox); v("state", m.state); v("agent", m.agent); v("ttl_seconds", m.ttl_seconds); v("fresh", m.fresh); }
 template <class V> void fields(V& v, MaybeConst<Info> auto& m) { v("agent", m.agent); v("name", m.name); v("machine", m.machine); v("version", m.version); v("user", m.user); v("protocol", m.protocol); v("ttl_seconds", m.ttl_seconds); }
-template <class V> void fields(V& v, MaybeConst<SandboxInfo> auto& m) { v("sandbox", m.sandbox); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("state", m.state); v("created_at", m.created_at); v("used_at", m.used_at); v("holders", m.holders); v("waiting", m.waiting); }
+template <class V> void fields(V& v, MaybeConst<SandboxInfo> auto& m) { v("sandbox", m.sandbox); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("state", m.state); v("created_at", m.created_at); v("used_at", m.used_at); v("holders", m.holders); v("waiting", m.waiting); v("active", m.active); v("size_bytes", m.size_bytes); }
 template <class V> void fields(V& v, MaybeConst<Sandboxes> auto& m) { v("sandboxes", m.sandboxes); }
 template <class V> void fields(V& v, MaybeConst<JobInfo> auto& m) { v("job", m.job); v("command", m.command); v("state", m.state); v("pid", m.pid); v("started_at", m.started_at); v("status", m.status); v("signal", m.signal); v("detached", m.detached); }
 template <class V> void fields(V& v, MaybeConst<Status> auto& m) { v("sandbox", m.sandbox); v("queue", m.queue); v("jobs", m.jobs); v("snapshot", m.snapshot); v("unmerged", m.unmerged); }
@@ -82,6 +82,10 @@ template <class V> void fields(V& v, MaybeConst<WatchJob> auto& m) { v("job", m.
 template <class V> void fields(V& v, MaybeConst<Attach> auto& m) { v("job", m.job); v("user", m.user); }
 template <class V> void fields(V& v, MaybeConst<Dial> auto& m) { v("port", m.port); }
 template <class V> void fields(V&, MaybeConst<Shutdown> auto&) {}
+template <class V> void fields(V& v, MaybeConst<Reclaim> auto& m) { v("dry_run", m.dry_run); }
+template <class V> void fields(V& v, MaybeConst<Reclaimed> auto& m) { v("removals", m.removals); }
+template <class V> void fields(V&, MaybeConst<UnpulledRequest> auto&) {}
+template <class V> void fields(V& v, MaybeConst<Unpulled> auto& m) { v("results", m.results); v("files", m.files); v("commits", m.commits); v("drifts", m.drifts); }
 template <class V> void fields(V& v, MaybeConst<SessionStart> auto& m) { v("version", m.version); }
 
 // A message's name on the wire. Directives keep the name they have as exec requests.
@@ -146,5 +150,9 @@ template <> inline constexpr std::string_view kName<Attach> = "attach";
 template <> inline constexpr std::string_view kName<Dial> = "dial";
 template <> inline constexpr std::string_view kName<Shutdown> = "shutdown";
 template <> inline constexpr std::string_view kName<SessionStart> = "session";
+template <> inline constexpr std::string_view kName<Reclaim> = "reclaim";
+template <> inline constexpr std::string_view kName<Reclaimed> = "reclaimed";
+template <> inline constexpr std::string_view kName<UnpulledRequest> = "unpulled_request";
+template <> inline constexpr std::string_view kName<Unpulled> = "unpulled";
 
 }  // namespace protocol::wire

@@ -111,15 +111,29 @@ struct Ready {};
 // Ends the bound sandbox: its jobs are ended, its files removed, its record deleted. Never waits.
 // Answer: ended; refused when another session's command or a detached job runs in it, or, once its
 // setup has succeeded, when others hold all slots of the box or its user lock; or failed.
+//
+// With `if_idle` it may come unbound, naming the sandbox, and is decided under the sandbox's
+// exclusive lock: failed with busy when anybody else is attached to it, waits for it or runs
+// something in it, with refused when it has what was never pulled.
 struct End {
   bool force = false;  // all the same; recorded
+  bool if_idle = false;
+  std::string sandbox;         // with if_idle: which; empty: the bound one
+  std::string user;            // and whose: claimed, honoured on the local box alone
+  bool keep_unpulled = false;  // with if_idle: only if nothing would be lost with it
+  bool dry_run = false;        // with if_idle: decide, and leave it
 };
 struct Heartbeat {};  // no answer
 // Which agent is this? May come before bind. Answer: info.
 struct InfoRequest {};
 // The caller's sandboxes on this box. May come before bind. Answer: sandboxes.
 struct ListRequest {
-  std::string user;  // claimed: honoured on the local box alone
+  std::string user;    // claimed: honoured on the local box alone
+  bool sizes = false;  // with size_bytes: takes as long as looking at every file takes
+};
+// Finishes removals that were cut off. May come before bind. Answer: reclaimed.
+struct Reclaim {
+  bool dry_run = false;  // only count them
 };
 // The bound sandbox in full. Answer: status.
 struct StatusRequest {};
@@ -262,9 +276,14 @@ struct SandboxInfo {
   std::string used_at;
   std::vector<Holder> holders;
   std::int64_t waiting = 0;
+  bool active = false;           // somebody is attached to it, or something runs in it
+  std::int64_t size_bytes = -1;  // on the box's disk; -1: not asked for
 };
 struct Sandboxes {
   std::vector<SandboxInfo> sandboxes;
+};
+struct Reclaimed {
+  std::int64_t removals = 0;  // that had been cut off, and are finished now or soon
 };
 struct JobInfo {
   std::string job;
@@ -439,6 +458,15 @@ struct Dial {
 };
 // End everything and exit. Answer: ended.
 struct Shutdown {};
+// What would be lost with the sandbox? Looks at the workspace first, so that changes of which
+// nobody took a result count, too. Answer: unpulled or failed.
+struct UnpulledRequest {};
+struct Unpulled {
+  std::int64_t results = 0;          // that their origins have not merged
+  std::vector<std::string> files;    // that they change, at most 100
+  std::vector<std::string> commits;  // branches that moved in the sandbox
+  std::int64_t drifts = 0;           // refs that keep what a sync found changed by others
+};
 
 // ---- on the agent's unix socket ---------------------------------------------------------------
 
@@ -454,7 +482,8 @@ using Message =
                  Pull, Bound, Info, Sandboxes, Status, Queued, Granted, Refused, Applied, Missing,
                  Stale, Started, Exited, Result, Unchanged, Released, Ended, Skipped, Failed,
                  Notice, Detached, Box, Sessions, UserLocked, UserUnlocked, Jobs, Killed, Hello,
-                 Hangup, EndJob, Detach, WatchJob, Attach, Dial, Shutdown, SessionStart>;
+                 Hangup, EndJob, Detach, WatchJob, Attach, Dial, Shutdown, SessionStart, Reclaim,
+                 Reclaimed, UnpulledRequest, Unpulled>;
 
 // Payload of a control frame, never longer than kMaxControlBytes: of what a sync left out the list
 // is cut (kMaxListedBytes), its last entry saying how many more there are; any other message that
