@@ -135,6 +135,8 @@ void Connection::on_message(std::uint32_t number, wire::Message message) {
   }
   if (std::holds_alternative<wire::StatusRequest>(message))
     return begin(answer_status(self, number), "status");
+  if (std::holds_alternative<wire::UnpulledRequest>(message))
+    return begin(answer_unpulled(self, number), "unpulled");
   if (std::holds_alternative<wire::Shutdown>(message))
     return begin(shut_down(self, number), "shutdown");
   if (auto* end = std::get_if<wire::EndJob>(&message))
@@ -317,6 +319,19 @@ awaitable<void> Connection::answer_status(std::shared_ptr<Connection> self, std:
   }
   status.unmerged |= owed;
   self->frames_.send(number, status);
+}
+
+awaitable<void> Connection::answer_unpulled(std::shared_ptr<Connection> self,
+                                            std::uint32_t number) {
+  auto& queue = self->supervisor_.workspace();
+  auto asked = queue.run([](protocol::sync::Workspace& workspace) { return workspace.unpulled(); });
+  auto lost = co_await std::move(asked);
+  queue.known.unmerged.clear();  // a result may have been taken: status asks again
+  if (!lost) {
+    self->fail(number, "unpulled_request", lost.error());
+    co_return;
+  }
+  self->frames_.send(number, *lost);
 }
 
 awaitable<void> Connection::shut_down(std::shared_ptr<Connection> self, std::uint32_t number) {

@@ -80,6 +80,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   static awaitable<void> dial(std::shared_ptr<Connection> self, std::uint32_t number,
                               std::uint16_t port);
   static awaitable<void> answer_status(std::shared_ptr<Connection> self, std::uint32_t number);
+  static awaitable<void> answer_unpulled(std::shared_ptr<Connection> self, std::uint32_t number);
   static awaitable<void> shut_down(std::shared_ptr<Connection> self, std::uint32_t number);
   static awaitable<void> hang_up(std::shared_ptr<Connection> self);
   static awaitable<void> feed_input(std::shared_ptr<Connection> self, std::uint32_t number,

@@ -28,6 +28,7 @@ namespace {
 constexpr std::chrono::milliseconds kTidyAfter = 1min;
 constexpr std::chrono::milliseconds kGoodbye = 2s;
 constexpr auto kLockLimit = 1s;
+constexpr auto kAsked = 50ms;  // whoever asks whether the sandbox is in use locks it for an instant
 constexpr auto kOrphanPause = 20ms;  // orphans that end together are reaped together
 
 }  // namespace
@@ -133,10 +134,12 @@ result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
   auto spec = make_job_spec(exec, directory_, options_.environment);
   if (!spec) return spec.error();
   if (!in_use_) {
-    auto lock = os::FileLock::try_lock(directory_.in_use(), os::FileLock::Kind::shared);
-    if (!lock && lock.error().code == Errc::busy)
+    auto lock = os::FileLock::lock(directory_.in_use(), os::FileLock::Kind::shared,
+                                   steady_clock::now() + kAsked);
+    if (!lock && lock.error().code == Errc::timed_out)
       return Failure(Errc::busy, "the sandbox is being removed");
-    if (!lock) return lock.error();
+    if (!lock)
+      return Failure(lock.error().code, "cannot take the session lock: " + lock.error().what);
     in_use_ = std::move(*lock);
   }
   const std::string id = os::random_hex(32);

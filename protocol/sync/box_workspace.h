@@ -1,6 +1,7 @@
 // The workspace of a box (workspace.h) on a private store and the work tree beside it; for its own
 // sources: what it answers at once and when idle (box_workspace.cc), results
-// (box_workspace_results.cc) and the apply (box_workspace_apply.cc).
+// (box_workspace_results.cc), what would be lost (box_workspace_unpulled.cc) and the apply
+// (box_workspace_apply.cc).
 #pragma once
 
 #include <cstdint>
@@ -60,6 +61,7 @@ class BoxWorkspace : public Workspace {
   result<std::optional<wire::Result>> take_result(const std::string& origin) override;
   result<void> write_pack(const wire::Result& result, const std::string& merged,
                           os::Fd out) override;
+  result<wire::Unpulled> unpulled() override;
   void merged(const std::string& origin, const std::string& result) override;
   void tidy() override;
 

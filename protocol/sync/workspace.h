@@ -69,6 +69,10 @@ class Workspace {
   virtual result<void> write_pack(const wire::Result& result, const std::string& merged,
                                   os::Fd out) = 0;
 
+  // What would be lost with the workspace: results that no origin has merged, one that is taken now
+  // included, and drift.
+  virtual result<wire::Unpulled> unpulled() = 0;
+
   // The origin has it on disk: its refs and all earlier ones of that origin may go.
   virtual void merged(const std::string& origin, const std::string& result) = 0;
 

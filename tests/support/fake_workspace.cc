@@ -111,6 +111,14 @@ result<void> FakeWorkspace::write_pack(const wire::Result&, const std::string&,
   return {};
 }
 
+wire::result<wire::Unpulled> FakeWorkspace::unpulled() {
+  std::lock_guard lock(script_->mutex);
+  if (script_->fail_take) return *script_->fail_take;
+  wire::Unpulled lost;
+  lost.results = static_cast<std::int64_t>(script_->results.size());
+  return lost;
+}
+
 void FakeWorkspace::merged(const std::string& origin, const std::string& result) {
   Running running(*script_);
   script_->note("merged " + result);
