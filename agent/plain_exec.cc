@@ -192,7 +192,8 @@ os::awaitable<void> serve_plain_exec(Services& services,
   who.user = user;
   who.verb = request.command.empty() ? "shell" : "exec";
   who.command = request.command;
-  auto use = services.sandboxes.use(sandbox, std::move(who), [channel] { channel->close(); });
+  std::function<void()> on_end = [channel] { channel->close(); };
+  auto use = co_await services.sandboxes.use_when_decided(sandbox, who, on_end);
   if (!use) {
     co_await refuse_exec(channel, "sandbox: " + use.error().what, kNotRun);
     co_return;

@@ -18,6 +18,7 @@ struct Sandboxes::Entry {
   Sandbox sandbox;
   bool making = false;
   bool ending = false;
+  bool deciding = false;  // whether it is removed: it is there until that is decided
   std::int64_t use_saved_at = 0;
   struct User {
     Attachment who;
@@ -25,6 +26,7 @@ struct Sandboxes::Entry {
     std::function<void()> on_end;
   };
   std::list<User> users;
+  bool settled() const { return !making && !ending && !deciding; }
   protocol::os::Wakeup changed;  // made, ended, or a user left
 };
 

@@ -1,14 +1,10 @@
 #include "agent/sandboxes.h"
 
 #include <algorithm>
-#include <boost/asio/post.hpp>
 #include <boost/json.hpp>
-#include <cassert>
 
 #include "agent/log.h"
-#include "agent/remove_tree.h"
 #include "agent/sandbox_entry.h"
-#include "protocol/os/flock.h"
 #include "protocol/os/paths.h"
 #include "protocol/wire/quoting.h"
 
@@ -21,7 +17,6 @@ using wire::Failure;
 
 namespace {
 
-constexpr std::int64_t kSaveUseEvery = 60;  // seconds
 constexpr std::size_t kShortestPrefix = 4;
 
 std::int64_t seconds_of(os::Clock::system time) {
@@ -36,21 +31,6 @@ bool is_sandbox_id(const std::string& id) {
          });
 }
 
-struct Sandboxes::Use::Place {
-  std::shared_ptr<Entry> entry;
-  std::list<Entry::User>::iterator user;
-  os::FileLock lock;  // shared, so that no other program removes the directory either
-};
-
-Sandboxes::Use::Use(std::unique_ptr<Place> place) : place_(std::move(place)) {}
-
-Sandboxes::Use::~Use() {
-  auto entry = place_->entry;
-  entry->users.erase(place_->user);
-  place_.reset();
-  entry->changed.notify();
-}
-
 Sandboxes::Sandboxes(os::executor ex, const os::Clock& clock, std::filesystem::path root,
                      Store& store, Supervisors& supervisors)
     : ex_(std::move(ex)),
@@ -60,12 +40,15 @@ Sandboxes::Sandboxes(os::executor ex, const os::Clock& clock, std::filesystem::p
       store_(store),
       supervisors_(supervisors),
       saved_(ex_),
-      deleters_(std::make_unique<boost::asio::thread_pool>(1)) {}
+      deleters_(std::make_unique<boost::asio::thread_pool>(1)),
+      measurers_(std::make_unique<boost::asio::thread_pool>(1)) {}
 
 // What is left to delete is deleted at the next start.
 Sandboxes::~Sandboxes() {
-  deleters_->stop();
-  deleters_->join();
+  for (auto* pool : {deleters_.get(), measurers_.get()}) {
+    pool->stop();
+    pool->join();
+  }
 }
 
 std::int64_t Sandboxes::now() const { return seconds_of(clock_.date()); }
@@ -111,12 +94,7 @@ awaitable<result<void>> Sandboxes::load() {
       }
     }
   }
-  for (const auto& found : std::filesystem::directory_iterator(removing_, error)) {
-    boost::asio::post(*deleters_, [path = found.path()] {
-      auto removed = remove_tree(path);
-      (void)removed;  // it is tried again at the next start
-    });
-  }
+  reclaim(false);
   co_return result<void>();
 }
 
@@ -141,16 +119,6 @@ std::vector<std::string> Sandboxes::ids() const {
   for (const auto& [id, each] : entries_) {
     if (!each->making && !each->ending) {
       all.push_back(id);
-    }
-  }
-  return all;
-}
-
-std::vector<Sandboxes::Attached> Sandboxes::attached() const {
-  std::vector<Attached> all;
-  for (const auto& [id, each] : entries_) {
-    for (const Entry::User& user : each->users) {
-      all.push_back({id, each->sandbox.user, user.who, user.since});
     }
   }
   return all;
@@ -222,7 +190,7 @@ awaitable<result<Sandbox>> Sandboxes::create(wire::Create wanted, std::string us
     if (there->sandbox.user != user) {
       co_return Failure(Errc::exists, "sandbox " + wanted.sandbox + " is somebody else's");
     }
-    if (!there->making && !there->ending) {
+    if (there->settled()) {
       co_return there->sandbox;
     }
     co_await there->changed.wait();
@@ -301,30 +269,6 @@ void Sandboxes::note_synced(const std::string& id) {
   }
 }
 
-result<std::unique_ptr<Sandboxes::Use>> Sandboxes::use(const std::string& id, Attachment who,
-                                                       std::function<void()> on_end) {
-  auto found = entry(id);
-  if (!found || found->making || found->ending) {
-    return Failure(Errc::not_found, "no sandbox " + wire::printable(id, 80));
-  }
-  auto lock = os::FileLock::try_lock(directory(id) / ".lock", os::FileLock::Kind::shared);
-  if (!lock) {
-    if (lock.error().code == Errc::busy) {
-      return Failure(Errc::busy, "sandbox " + id + " is being removed by another program");
-    }
-    return lock.error();
-  }
-  found->sandbox.used_at = now();
-  if (found->sandbox.used_at - found->use_saved_at >= kSaveUseEvery) {
-    found->use_saved_at = found->sandbox.used_at;
-    save_later(found->sandbox);
-  }
-  auto user = found->users.insert(found->users.end(),
-                                  {std::move(who), found->sandbox.used_at, std::move(on_end)});
-  return std::unique_ptr<Use>(
-      new Use(std::make_unique<Use::Place>(Use::Place{found, user, std::move(*lock)})));
-}
-
 wire::SandboxInfo Sandboxes::info(const Sandbox& sandbox) const {
   auto date = [](std::int64_t seconds) {
     return os::format_utc(os::Clock::system(std::chrono::seconds(seconds)));
@@ -338,6 +282,7 @@ wire::SandboxInfo Sandboxes::info(const Sandbox& sandbox) const {
   info.state = sandbox.ready ? "ready" : "starting";
   info.created_at = date(sandbox.created_at);
   info.used_at = date(sandbox.used_at);
+  info.active = active(sandbox.id);
   return info;
 }
 

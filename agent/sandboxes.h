@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,8 +65,12 @@ class Sandboxes {
   awaitable<result<Sandbox>> set_ready(std::string id);
   void note_synced(const std::string& id);
 
-  // Holds a sandbox in use: it is not removed under its user's feet without on_end being called
-  // first.
+  // Returns when it is not being made or removed, and nobody decides about its removal: it is there
+  // then, whole, or it is not.
+  awaitable<void> decided(std::string id);
+
+  // Holds a sandbox in use, by a shared flock on its `.lock`: it is not removed under its user's
+  // feet without on_end being called first, and not at all by remove_if_idle.
   class Use {
    public:
     ~Use();
@@ -78,10 +83,14 @@ class Sandboxes {
     explicit Use(std::unique_ptr<Place> place);
     std::unique_ptr<Place> place_;
   };
-  // Errc::not_found when it is gone or going. `on_end` is called once when the sandbox is being
-  // ended; let go of the Use soon after.
+  // Errc::not_found when it is gone or going; busy while somebody decides whether it goes; what
+  // else keeps it from being locked names the session lock: then nothing may be done in the
+  // sandbox. `on_end` is called once when the sandbox is being ended; let go of the Use soon after.
   result<std::unique_ptr<Use>> use(const std::string& id, Attachment who,
                                    std::function<void()> on_end);
+  // The same, but waits until it is decided().
+  awaitable<result<std::unique_ptr<Use>>> use_when_decided(std::string id, Attachment who,
+                                                           std::function<void()> on_end);
   struct Attached {
     std::string sandbox;
     std::string owner;  // the sandbox's user
@@ -89,11 +98,28 @@ class Sandboxes {
     std::int64_t since = 0;  // seconds since 1970
   };
   std::vector<Attached> attached() const;
+  // Does anybody use it, or does anything run in it? Asked of the lock, and of nothing else.
+  bool active(const std::string& id) const;
+  // What it takes of the disk, in bytes. Looks at every file, on a thread of its own.
+  awaitable<std::uint64_t> size(std::string id);
 
   // Ends its users and jobs, removes its files and its record. The caller must not hold a Use of
   // it. Errc::not_found; busy when something keeps using it; no_space, denied ... when its files
   // could not be removed (they are, at the next start).
   awaitable<result<void>> remove(std::string id);
+
+  struct IdleRemoval {
+    bool keep_unpulled = false;           // not when something would be lost with it
+    bool dry_run = false;                 // decide, and leave it
+    std::function<std::string()> claims;  // who else holds or waits for its lock; empty: nobody
+  };
+  // Removes it only if nobody uses it and nothing runs in it, which is decided under its exclusive
+  // lock; whoever comes meanwhile waits. Errc::not_found; busy with who uses it; refused with what
+  // would be lost.
+  awaitable<result<void>> remove_if_idle(std::string id, IdleRemoval how);
+  // Finishes removals whose process has died; those that are going on are left alone. Returns how
+  // many there are.
+  std::size_t reclaim(bool dry_run);
 
   // Returns when every record that is written in the background is written.
   awaitable<void> settled();
@@ -110,8 +136,15 @@ class Sandboxes {
   result<void> make_directories(const Sandbox& sandbox) const;
   awaitable<result<void>> shut_down(std::string id);
   awaitable<result<void>> remove_now(std::string id, std::shared_ptr<Entry> entry);
+  awaitable<result<void>> remove_idle_now(std::string id, std::shared_ptr<Entry> entry,
+                                          IdleRemoval how);
+  // What would be lost with it, for people; empty: nothing.
+  awaitable<result<std::string>> unpulled(std::string id);
+  // The end of a removal: the directory, then the record.
+  awaitable<result<void>> forget(std::string id, std::shared_ptr<Entry> entry);
   // Moves a directory out of the way, and deletes it in the background.
   result<void> discard(const std::filesystem::path& directory);
+  void remove_in_background(std::filesystem::path staged);
   void save_later(const Sandbox& sandbox);
 
   protocol::os::executor ex_;
@@ -124,6 +157,10 @@ class Sandboxes {
   std::size_t saving_ = 0;
   protocol::os::Wakeup saved_;
   std::unique_ptr<boost::asio::thread_pool> deleters_;
+  std::unique_ptr<boost::asio::thread_pool> measurers_;
+  // What is being deleted now.
+  std::shared_ptr<std::set<std::filesystem::path>> deleting_ =
+      std::make_shared<std::set<std::filesystem::path>>();
 };
 
 bool is_sandbox_id(const std::string& id);  // 32 lower-case hex digits

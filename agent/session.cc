@@ -136,7 +136,10 @@ awaitable<void> Session::on_session_message(const Message& message) {
     info.user = user_;
     client_.send(0, info);
   } else if (const auto* list = std::get_if<wire::ListRequest>(&message)) {
-    on_list(*list);
+    co_await on_list(*list);
+  } else if (const auto* reclaim = std::get_if<wire::Reclaim>(&message)) {
+    std::size_t removals = services_.sandboxes.reclaim(reclaim->dry_run);
+    client_.send(0, wire::Reclaimed{static_cast<std::int64_t>(removals)});
   } else if (std::holds_alternative<wire::Merged>(message)) {
     if (!sandbox_.empty()) {
       auto last = relays_.empty() ? 0 : relays_.rbegin()->first;

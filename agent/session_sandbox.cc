@@ -85,7 +85,7 @@ awaitable<void> Session::on_create(wire::Create create) {
     fail(0, "create", made.error());
     co_return;
   }
-  bind_to(*made, *user, *scope, origin);
+  co_await bind_to(*made, *user, *scope, origin);
 }
 
 awaitable<void> Session::on_bind(wire::Bind bind) {
@@ -103,6 +103,7 @@ awaitable<void> Session::on_bind(wire::Bind bind) {
     fail(0, "bind", Failure(Errc::exists, "this session has, or waits for, the whole box"));
     co_return;
   }
+  co_await services_.sandboxes.decided(bind.sandbox);
   auto sandbox = services_.sandboxes.find(bind.sandbox, *user);
   if (!sandbox) {
     fail(0, "bind", Failure(Errc::not_found, "no sandbox " + wire::printable(bind.sandbox, 80)));
@@ -112,35 +113,35 @@ awaitable<void> Session::on_bind(wire::Bind bind) {
     fail(0, "bind", Failure(Errc::bad_input, "the origin is too long"));
     co_return;
   }
-  bind_to(*sandbox, *user, *scope, bind.origin);
+  co_await bind_to(*sandbox, *user, *scope, bind.origin);
 }
 
-result<void> Session::use_sandbox(const std::string& sandbox, const std::string& user,
-                                  const std::string& scope) {
+awaitable<result<std::unique_ptr<Sandboxes::Use>>> Session::use_sandbox(std::string id,
+                                                                        std::string user,
+                                                                        std::string scope) {
   Attachment who;
-  who.user = user;
-  who.scope = scope;
+  who.user = std::move(user);
+  who.scope = std::move(scope);
   who.owner = owner_.id();
-  auto use = services_.sandboxes.use(
-      sandbox, std::move(who), [this] { end_with(Failure(Errc::gone, "the sandbox was ended")); });
+  std::function<void()> on_end = [this] { end_with(Failure(Errc::gone, "the sandbox was ended")); };
+  auto use = co_await services_.sandboxes.use_when_decided(std::move(id), std::move(who), on_end);
+  co_return use;
+}
+
+awaitable<void> Session::bind_to(Sandbox sandbox, std::string user, std::string scope,
+                                 std::string origin) {
+  auto use = co_await use_sandbox(sandbox.id, user, scope);
   if (!use) {
-    return use.error();
+    fail(0, "bind", use.error());
+    co_return;
   }
   use_ = std::move(*use);
-  return {};
-}
-
-void Session::bind_to(const Sandbox& sandbox, const std::string& user, const std::string& scope,
-                      const std::string& origin) {
-  if (auto used = use_sandbox(sandbox.id, user, scope); !used) {
-    fail(0, "bind", used.error());
-    return;
-  }
   sandbox_ = sandbox.id;
   user_ = user;
   scope_ = scope;
   origin_ = origin;
-  client_.send(0, bound(sandbox));
+  // It may have become ready meanwhile.
+  client_.send(0, bound(services_.sandboxes.find(sandbox_, user_).value_or(sandbox)));
   tell_notices(user_);
 }
 
@@ -167,7 +168,32 @@ awaitable<void> Session::on_ready() {
   client_.send(0, bound(*ready));
 }
 
+// What stock clients run in it, without the lock: a command, a shell, a tunnel.
+std::optional<wire::Refused> Session::refused_by_commands() const {
+  wire::Refused refused;
+  refused.why = "busy";
+  refused.box = services_.info.name;
+  for (const auto& attached : services_.sandboxes.attached()) {
+    const Attachment& who = attached.who;
+    if (attached.sandbox == sandbox_ && who.session && who.owner == 0 && !who.verb.empty()) {
+      wire::Holder holder;
+      holder.user = who.user;
+      holder.scope = who.scope;
+      holder.verb = who.verb;
+      holder.command = wire::printable(who.command, wire::kMaxTextBytes);
+      holder.held_seconds = services_.sandboxes.now() - attached.since;
+      holder.sandbox = sandbox_;
+      refused.holders.push_back(std::move(holder));
+    }
+  }
+  return refused.holders.empty() ? std::nullopt : std::optional<wire::Refused>(refused);
+}
+
 awaitable<void> Session::on_end(wire::End end) {
+  if (end.if_idle) {
+    co_await on_end_if_idle(std::move(end));
+    co_return;
+  }
   if (sandbox_.empty()) {
     fail(0, "end", Failure(Errc::bad_input, "bind to a sandbox first"));
     co_return;
@@ -176,6 +202,9 @@ awaitable<void> Session::on_end(wire::End end) {
   // What was never set up may go whatever else the box does: nobody could have used it.
   bool ready = sandbox && sandbox->ready;
   auto refused = services_.locks.refuses_end(owner_.id(), sandbox_, user_, scope_, ready);
+  if (!refused) {
+    refused = refused_by_commands();
+  }
   if (refused && !end.force) {
     hide_others(refused->holders, user_);
     client_.send(0, *refused);
@@ -194,7 +223,10 @@ awaitable<void> Session::on_end(wire::End end) {
   auto removed = co_await services_.sandboxes.remove(sandbox_);
   if (!removed && removed.error().code != Errc::not_found) {
     fail(0, "end", removed.error());
-    if (auto used = use_sandbox(sandbox_, user_, scope_); !used) {
+    auto used = co_await use_sandbox(sandbox_, user_, scope_);
+    if (used) {
+      use_ = std::move(*used);
+    } else {
       end_with(used.error());
     }
     co_return;
@@ -205,6 +237,55 @@ awaitable<void> Session::on_end(wire::End end) {
   client_.send(0, wire::Ended{});
 }
 
+awaitable<void> Session::on_end_if_idle(wire::End end) {
+  bool ours = !sandbox_.empty() && (end.sandbox.empty() || end.sandbox == sandbox_);
+  std::string id = ours ? sandbox_ : end.sandbox;
+  auto user = user_for(end.user);
+  if (!ours && (!sandbox_.empty() || !user || !services_.sandboxes.find(id, *user))) {
+    fail(0, "end", Failure(Errc::not_found, "no sandbox " + wire::printable(id, 80)));
+    co_return;
+  }
+  Sandboxes::IdleRemoval how;
+  how.keep_unpulled = end.keep_unpulled;
+  how.dry_run = end.dry_run;
+  how.claims = [this, id]() -> std::string {
+    auto holders = services_.locks.holders(id);
+    auto waiting = services_.locks.waiting(id);
+    if (!holders.empty() && !steps_.holds()) {
+      return holders.front().user + " runs " + holders.front().command + " in it";
+    }
+    return waiting.empty() ? std::string() : waiting.front().user + " waits for its lock";
+  };
+  if (ours) {
+    // What the client said last, that it has merged, is dealt with before anybody asks what is not.
+    auto relays = relays_;
+    for (auto& [grant, relay] : relays) {
+      co_await relay->hang_up();
+    }
+    relays_.clear();
+    for (auto& [grant, relay] : relays) {
+      co_await relay->finish();
+    }
+    use_.reset();  // our own does not count
+  }
+  auto removed = co_await services_.sandboxes.remove_if_idle(id, std::move(how));
+  if (ours && (!removed || end.dry_run)) {
+    auto again = co_await use_sandbox(id, user_, scope_);
+    if (!again) {
+      end_with(Failure(Errc::gone, "the sandbox was ended"));
+      co_return;
+    }
+    use_ = std::move(*again);
+  } else if (ours) {
+    sandbox_.clear();
+  }
+  if (!removed) {
+    fail(0, "end", removed.error());
+    co_return;
+  }
+  client_.send(0, wire::Ended{});
+}
+
 wire::SandboxInfo Session::info_of(const Sandbox& sandbox) const {
   wire::SandboxInfo info = services_.sandboxes.info(sandbox);
   info.holders = services_.locks.holders(sandbox.id);
@@ -212,15 +293,28 @@ wire::SandboxInfo Session::info_of(const Sandbox& sandbox) const {
   return info;
 }
 
-void Session::on_list(const wire::ListRequest& list) {
+awaitable<void> Session::on_list(wire::ListRequest list) {
   auto user = user_for(list.user);
   if (!user) {
     fail(0, "list_request", user.error());
-    return;
+    co_return;
+  }
+  std::map<std::string, std::int64_t> sizes;
+  if (list.sizes) {
+    for (const Sandbox& sandbox : services_.sandboxes.of(*user)) {
+      std::uint64_t bytes = co_await services_.sandboxes.size(sandbox.id);
+      sizes[sandbox.id] = static_cast<std::int64_t>(bytes);
+      if (ending_ || !client_.is_open()) {
+        co_return;
+      }
+    }
   }
   wire::Sandboxes all;
   for (const Sandbox& sandbox : services_.sandboxes.of(*user)) {
     all.sandboxes.push_back(info_of(sandbox));
+    if (auto size = sizes.find(sandbox.id); size != sizes.end()) {
+      all.sandboxes.back().size_bytes = size->second;
+    }
   }
   client_.send(0, all);
 }

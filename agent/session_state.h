@@ -64,13 +64,13 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   awaitable<void> on_bind(protocol::wire::Bind bind);
   awaitable<void> on_ready();
   awaitable<void> on_end(protocol::wire::End end);
-  void on_list(const protocol::wire::ListRequest& list);
+  std::optional<protocol::wire::Refused> refused_by_commands() const;
+  awaitable<void> on_end_if_idle(protocol::wire::End end);
+  awaitable<void> on_list(protocol::wire::ListRequest list);
   void on_status(std::uint32_t request);
-  // Holds the sandbox in use for this session, and ends with it.
-  result<void> use_sandbox(const std::string& sandbox, const std::string& user,
-                           const std::string& scope);
-  void bind_to(const Sandbox& sandbox, const std::string& user, const std::string& scope,
-               const std::string& origin);
+  awaitable<void> bind_to(Sandbox sandbox, std::string user, std::string scope, std::string origin);
+  awaitable<result<std::unique_ptr<Sandboxes::Use>>> use_sandbox(std::string id, std::string user,
+                                                                 std::string scope);
 
   // What is asked of the box, bound or not.
   awaitable<bool> on_box_message(std::uint32_t request, const protocol::wire::Message& message);

@@ -122,12 +122,12 @@ os::awaitable<void> serve_tunnel(Services& services,
   who.user = user;
   who.verb = "tunnel";
   who.command = "to port " + std::to_string(request->port());
-  auto use =
-      services.sandboxes.use(sandbox, std::move(who), [weak = std::weak_ptr<Tunnel>(tunnel)] {
-        if (auto ending = weak.lock(); ending && ending->frames) {
-          ending->frames->close();
-        }
-      });
+  std::function<void()> close = [weak = std::weak_ptr<Tunnel>(tunnel)] {
+    if (auto ending = weak.lock(); ending && ending->frames) {
+      ending->frames->close();
+    }
+  };
+  auto use = co_await services.sandboxes.use_when_decided(sandbox, who, close);
   if (!use) {
     request->refuse();
     co_return;
