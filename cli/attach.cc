@@ -13,6 +13,7 @@
 #include "cli/job_place.h"
 #include "cli/report.h"
 #include "cli/standard_streams.h"
+#include "cli/starter.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {
@@ -144,6 +145,10 @@ UserError refused(const wire::Failed& failed, const JobPlace& place) {
 
 os::awaitable<int> attach_to_job(Context& context, std::string id) {
   JobPlace place = find_job(context, id);
+  std::shared_ptr<SessionLock> held;  // while we watch
+  if (place.record) {
+    held = co_await hold_sandbox(context, place.record->sandbox, place.box);
+  }
   std::shared_ptr<Connection> connection = co_await connect(context, place.box);
   std::shared_ptr<Session> session = co_await connection->open_session(context.trace);
   auto watch = std::make_shared<Watch>(context, place, connection, std::move(session));

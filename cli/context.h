@@ -25,6 +25,7 @@ struct Context {
   // Ends the program now, with this error: for signals. What runs on pool threads is left where it
   // is.
   std::function<void(const UserError&)> give_up;
+  std::string verb;  // the command's name: exec, push ...
 };
 
 }  // namespace cli

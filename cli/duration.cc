@@ -40,6 +40,9 @@ std::optional<std::chrono::seconds> parse_duration(std::string_view text) {
         case 'd':
           unit = 86400;
           break;
+        case 'w':
+          unit = 7 * 86400;
+          break;
         default:
           return std::nullopt;
       }

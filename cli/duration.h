@@ -9,7 +9,7 @@
 
 namespace cli {
 
-// "90", "90s", "5m", "1h30m", "2d": seconds without a unit. std::nullopt for anything else,
+// "90", "90s", "5m", "1h30m", "2d", "2w": seconds without a unit. std::nullopt for anything else,
 // negative or over a year.
 std::optional<std::chrono::seconds> parse_duration(std::string_view text);
 

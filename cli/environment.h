@@ -40,6 +40,7 @@ struct Paths {
   std::filesystem::path starters() const { return state / "starters"; }
   std::filesystem::path origins() const { return state / "origins"; }
   std::filesystem::path jobs() const { return state / "jobs"; }
+  std::filesystem::path sessions() const { return state / "sessions"; }
   std::filesystem::path agent() const { return state / "agent"; }
   std::filesystem::path key() const { return config / "id_ed25519"; }
   std::filesystem::path boxes() const { return config / "boxes.json"; }

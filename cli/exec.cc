@@ -5,6 +5,7 @@
 #include "cli/command_runs.h"
 #include "cli/interruptions.h"
 #include "cli/job_records.h"
+#include "cli/removal.h"
 #include "cli/replace.h"
 #include "cli/report.h"
 #include "cli/standard_streams.h"
@@ -75,6 +76,11 @@ wire::Exec exec_message(const Context& context, const Target& target) {
   exec.cwd = sandbox_directory(arguments, target.project);
   exec.shell = target.config.shell;
   exec.detach = arguments.has("detach");
+  if (exec.detach && arguments.has("rm")) {
+    throw UserError("arguments",
+                    "a detached command keeps its sandbox: --detach and --rm exclude each other",
+                    {}, kMisuse);
+  }
   if (exec.detach && arguments.has("tty")) {
     throw UserError("arguments",
                     "a detached command has no terminal: --detach and --tty exclude "
@@ -137,6 +143,7 @@ struct Exec {
   std::string url;
   bool made = false;
   bool reset_done = false;
+  std::optional<Removal> removal;  // of --rm
 };
 
 os::awaitable<void> find_sandbox(Exec& exec, AgentStarter& starter) {
@@ -168,6 +175,22 @@ os::awaitable<void> find_sandbox(Exec& exec, AgentStarter& starter) {
   Resolved resolved = co_await resolver.resolve(exec.target.request(), starter);
   exec.entry = resolved.entry;
   exec.made = resolved.made;
+}
+
+// --rm. The command's status stands, whatever comes of this.
+os::awaitable<Removal> remove_afterwards(Context& context, SessionClient& client, Entry entry) {
+  Removal removal;
+  client.let_go();
+  try {
+    removal = co_await remove_if_idle(context, client, entry.id, {});
+    if (removal.is_gone()) {
+      co_await forget_sandbox(context, entry);
+    }
+  } catch (const UserError& error) {
+    removal.outcome = Removal::Outcome::failed;
+    removal.why = error.what();
+  }
+  co_return removal;
 }
 
 // std::nullopt: the sandbox was gone and has been forgotten, find another.
@@ -224,6 +247,9 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
     co_await os::offload(context.pool, std::move(forget));
     co_return outcome;
   }
+  if (context.arguments.has("rm") && outcome->exited) {
+    exec.removal = co_await remove_afterwards(context, *client, exec.entry);
+  }
   co_await client->finish();
   co_return outcome;
 }
@@ -251,6 +277,9 @@ void report(Exec& exec, const CycleOutcome& outcome, const UserError* error) {
       output.note(line.text);
     }
   }
+  if (exec.removal && !exec.removal->is_gone()) {
+    output.warn("kept the sandbox " + exec.entry.id + ": " + exec.removal->why);
+  }
   if (exec.context.arguments.has("open") && error == nullptr) {
     output.note(exec.url);
   }
@@ -274,6 +303,9 @@ void report(Exec& exec, const CycleOutcome& outcome, const UserError* error) {
     answer["Box"] = json_text(exec.entry.key.box);
     answer["Created"] = exec.made;
     answer["Fence"] = outcome.granted.fence;
+    if (exec.removal) {
+      answer["Removed"] = exec.removal->is_gone();
+    }
     if (error != nullptr) {
       answer["Error"] = error_object(*error).at("Error");
     }
@@ -300,7 +332,7 @@ os::awaitable<int> run_exec(Context& context) {
   if (context.arguments.has("reset") && context.arguments.has("id")) {
     co_await aim_at(context, target, *context.arguments.value("id"));
   }
-  Exec exec{context, std::move(target), std::move(message), {}, {}, false, false};
+  Exec exec{context, std::move(target), std::move(message), {}, {}, false, false, {}};
 
   StandardStreams::Options options;
   options.raw = exec.message.terminal.has_value() && context.environment.stdin_is_terminal;

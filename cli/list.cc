@@ -1,161 +1,111 @@
 // sandbox list: what is on record, and what the boxes say of it. A box that cannot be reached
 // deletes nothing.
+#include <algorithm>
 #include <boost/json.hpp>
-#include <set>
+#include <tuple>
 
-#include "cli/boxes.h"
 #include "cli/command_runs.h"
-#include "cli/connection.h"
-#include "cli/session_client.h"
+#include "cli/survey.h"
 #include "cli/target.h"
 
 namespace cli {
 namespace json = boost::json;
 namespace os = protocol::os;
-namespace wire = protocol::wire;
 
 namespace {
 
-struct Row {
-  std::string id;
-  std::string status;  // ready, starting, unreachable
-  bool active = false;
-  std::string config, branch, project, box, url, used_at;
-  bool on_record = true;
-};
+constexpr std::size_t kWidestProject = 40;
 
-// What one box answered.
-struct Answer {
-  bool reached = false;
-  std::optional<UserError> failed;  // it was not, or would not say
-  std::string agent;
-  std::vector<wire::SandboxInfo> sandboxes;
-  std::shared_ptr<Connection> connection;
-};
-
-os::awaitable<Answer> ask_box(Context& context, std::string box, bool only_if_running) {
-  Answer answer;
-  try {
-    if (only_if_running) {
-      answer.connection = co_await connect_if_running(context);
-    } else {
-      answer.connection = co_await connect(context, box);
-    }
-    if (answer.connection) {
-      auto session = co_await answer.connection->open_session(context.trace);
-      SessionClient client(context.executor, context.pool, std::move(session), context.output);
-      wire::Message info = co_await client.ask(wire::InfoRequest{});
-      wire::ListRequest request;
-      request.user = user_name(context.environment);
-      wire::Message list = co_await client.ask(request);
-      if (const auto* known = std::get_if<wire::Info>(&info)) {
-        answer.agent = known->agent;
-      }
-      if (auto* sandboxes = std::get_if<wire::Sandboxes>(&list)) {
-        answer.sandboxes = std::move(sandboxes->sandboxes);
-        answer.reached = true;
-      } else if (const auto* failed = std::get_if<wire::Failed>(&list)) {
-        answer.failed = failed_error(*failed, box);
-      }
-      co_await client.finish();
-    }
-  } catch (const UserError& error) {
-    answer.failed = error;
-  }
-  co_return answer;
-}
-
-void add_rows(std::vector<Row>& rows, const std::string& box, const std::vector<Entry>& entries,
-              const Answer& answer, std::vector<Entry>& gone) {
-  std::set<std::string> recorded;
-  for (const auto& entry : entries) {
-    if (entry.key.box != box) {
-      continue;
-    }
-    recorded.insert(entry.id);
-    if (entry.state == EntryState::failed) {
-      continue;  // nothing is there; a new start says why the last one failed, or does not fail
-    }
-    Row row;
-    row.id = entry.id;
-    row.config = entry.key.config;
-    row.branch = entry.key.branch;
-    row.project = entry.key.project;
-    row.box = box;
-    row.status = entry.state == EntryState::starting ? "starting" : "unreachable";
-    if (answer.connection) {
-      row.url = answer.connection->url(entry.id);
-    }
-    bool known = false;
-    for (const auto& sandbox : answer.sandboxes) {
-      if (sandbox.sandbox == entry.id) {
-        known = true;
-        row.status = sandbox.state;
-        row.active = !sandbox.holders.empty();
-        row.used_at = sandbox.used_at;
-      }
-    }
-    bool is_gone =
-        answer.reached && !known && entry.state == EntryState::ready && entry.agent == answer.agent;
-    if (is_gone) {
-      gone.push_back(entry);
-      continue;
-    }
-    if (answer.reached && !known && entry.state == EntryState::ready) {
-      row.status = "unknown";  // another agent answers in that one's place
-    }
-    rows.push_back(std::move(row));
-  }
-  for (const auto& sandbox : answer.sandboxes) {
-    if (recorded.count(sandbox.sandbox) == 0) {
-      Row row;
-      row.id = sandbox.sandbox;
-      row.status = sandbox.state;
-      row.active = !sandbox.holders.empty();
-      row.config = sandbox.config;
-      row.branch = sandbox.branch;
-      row.project = sandbox.project;
-      row.box = box;
-      row.used_at = sandbox.used_at;
-      row.url = answer.connection->url(sandbox.sandbox);
-      row.on_record = false;
-      rows.push_back(std::move(row));
-    }
+// Ascending. Throws UserError for an order that there is not.
+void sort_rows(std::vector<KnownSandbox>& rows, const std::string& by) {
+  auto name = [](const KnownSandbox& row) {
+    return std::tie(row.project, row.branch, row.box, row.id);
+  };
+  std::sort(rows.begin(), rows.end(),
+            [&name](const KnownSandbox& a, const KnownSandbox& b) { return name(a) < name(b); });
+  auto sort = [&rows](const auto& value) {
+    std::stable_sort(
+        rows.begin(), rows.end(),
+        [&value](const KnownSandbox& a, const KnownSandbox& b) { return value(a) < value(b); });
+  };
+  if (by == "created") {
+    sort([](const KnownSandbox& row) { return row.created_at; });
+  } else if (by == "used") {
+    sort([](const KnownSandbox& row) { return row.used_at; });
+  } else if (by == "size") {
+    sort([](const KnownSandbox& row) { return row.size_bytes; });
+  } else if (by != "name") {
+    throw UserError("arguments", "--sort takes name, created, used or size, not `" + by + "`", {},
+                    kMisuse);
   }
 }
 
-void print(Output& output, const std::vector<Row>& rows) {
-  if (output.json()) {
-    json::array sandboxes;
-    for (const auto& row : rows) {
-      json::object one;
-      one["RunID"] = json_text(row.id);
-      one["Status"] = json_text(row.status);
-      one["Active"] = row.active;
-      one["ConfigFile"] = json_text(row.config);
-      one["Branch"] = json_text(row.branch);
-      one["Project"] = json_text(row.project);
-      one["Box"] = json_text(row.box);
-      one["RunURL"] = json_text(row.url);
-      one["UsedAt"] = json_text(row.used_at);
-      one["OnRecord"] = row.on_record;
-      sandboxes.push_back(std::move(one));
-    }
-    json::object answer;
-    answer["Sandboxes"] = std::move(sandboxes);
-    output.json_line(answer);
-    return;
+// "2026-01-31T23:59:59Z" as "2026-01-31 23:59".
+std::string short_date(const std::string& date) {
+  if (date.size() < 16) {
+    return "-";
   }
+  std::string text = date.substr(0, 16);
+  text[10] = ' ';
+  return text;
+}
+
+std::string short_project(const std::string& project) {
+  return project.size() > kWidestProject ? "..." + project.substr(project.size() - 37) : project;
+}
+
+json::object row_json(const KnownSandbox& row) {
+  json::object one;
+  one["RunID"] = json_text(row.id);
+  one["Status"] = json_text(row.state);
+  one["Active"] = row.active;
+  one["Orphaned"] = row.orphaned;
+  one["ConfigFile"] = json_text(row.config);
+  one["Branch"] = json_text(row.branch);
+  one["Project"] = json_text(row.project);
+  one["Box"] = json_text(row.box);
+  one["RunURL"] = json_text(row.url);
+  one["CreatedAt"] = json_text(row.created_at);
+  one["UsedAt"] = json_text(row.used_at);
+  if (row.size_bytes >= 0) {
+    one["SizeBytes"] = row.size_bytes;
+  } else {
+    one["SizeBytes"] = nullptr;
+  }
+  one["OnRecord"] = row.entry.has_value();
+  return one;
+}
+
+void print(Output& output, const std::vector<KnownSandbox>& rows, bool sizes) {
   if (rows.empty()) {
     output.line("No sandboxes found.");
     return;
   }
   std::vector<std::vector<std::string>> cells = {
-      {"SANDBOX", "STATUS", "BOX", "BRANCH", "PROJECT", "CONFIG"}};
+      {"SANDBOX", "STATUS", "PROJECT", "BRANCH", "BOX", "CREATED (UTC)", "LAST USED (UTC)"}};
+  bool configs = std::any_of(rows.begin(), rows.end(),
+                             [](const KnownSandbox& row) { return !row.config.empty(); });
+  if (sizes) {
+    cells.front().push_back("SIZE");
+  }
+  if (configs) {
+    cells.front().push_back("CONFIG");
+  }
   for (const auto& row : rows) {
-    cells.push_back({row.id, row.status + (row.active ? " (busy)" : ""), row.box,
-                     row.branch.empty() ? "-" : row.branch, row.project,
-                     row.config.empty() ? "-" : row.config});
+    auto& cell = cells.emplace_back();
+    cell = {row.id,
+            describe_state(row),
+            short_project(row.project),
+            row.branch.empty() ? "-" : row.branch,
+            row.box,
+            short_date(row.created_at),
+            short_date(row.used_at)};
+    if (sizes) {
+      cell.push_back(row.size_bytes < 0 ? "-" : show_bytes(row.size_bytes));
+    }
+    if (configs) {
+      cell.push_back(row.config.empty() ? "-" : row.config);
+    }
   }
   for (const auto& line : table(cells)) {
     output.line(line);
@@ -165,46 +115,53 @@ void print(Output& output, const std::vector<Row>& rows) {
 }  // namespace
 
 os::awaitable<int> run_list(Context& context) {
+  std::string order = context.arguments.value("sort").value_or("name");
+  std::vector<KnownSandbox> rows;
+  sort_rows(rows, order);  // misuse shows before anybody is asked
+  std::vector<Entry> entries = co_await entries_here(context);
+  SurveyOptions options;
+  options.sizes = !context.arguments.has("no-size");
+  std::vector<std::string> boxes = boxes_to_ask(context, entries);
+  auto surveys = co_await survey(context, boxes, entries, options);
   Resolver resolver = make_resolver(context);
-  std::vector<Entry> entries;
-  {
-    auto storage = co_await resolver.lock();
-    std::string here = machine_id();
-    for (const auto& entry : storage->entries()) {
-      if (entry.key.box != kLocalBox || entry.key.machine == here) {
-        entries.push_back(entry);
+  json::array unreachable;
+  std::optional<UserError> failed;
+  bool named = !context.arguments.has("all") && named_box(context).has_value();
+  for (auto& one : surveys) {
+    for (const auto& entry : one.gone) {
+      co_await resolver.forget(entry.id, entry.agent);
+    }
+    for (auto& sandbox : one.sandboxes) {
+      // Nothing is there; a new start says why the last one failed, or does not fail.
+      if (sandbox.state != "failed") {
+        rows.push_back(std::move(sandbox));
       }
     }
-  }
-  std::set<std::string> boxes;
-  std::string asked = chosen_box(context.arguments, context.environment).value_or("");
-  for (const auto& entry : entries) {
-    bool nothing_there = entry.state == EntryState::failed && entry.ending.empty();
-    if (!nothing_there && (asked.empty() || asked == entry.key.box)) {
-      boxes.insert(entry.key.box);
+    if (one.failed && named) {
+      failed = one.failed;  // it was asked for: what is on record here is no answer
+    } else if (one.failed) {
+      context.output.warn(one.failed->what());
+      unreachable.push_back(unreachable_json(one));
     }
   }
-  bool local_recorded = boxes.count(kLocalBox) != 0;
-  boxes.insert(asked.empty() ? kLocalBox : asked);  // it may have some that are not on record
-  std::vector<Row> rows;
-  std::vector<Entry> gone;
-  std::optional<UserError> unreachable;
-  for (const auto& box : boxes) {
-    Answer answer = co_await ask_box(context, box, box == kLocalBox && !local_recorded);
-    if (answer.failed && box == asked) {
-      unreachable = answer.failed;  // it was asked for: what is on record here is no answer
-    } else if (answer.failed) {
-      context.output.warn(answer.failed->what());
+  if (failed) {
+    throw UserError(*failed);
+  }
+  sort_rows(rows, order);
+  if (context.output.json()) {
+    json::array sandboxes;
+    for (const auto& row : rows) {
+      sandboxes.push_back(row_json(row));
     }
-    add_rows(rows, box, entries, answer, gone);
+    json::object answer;
+    answer["Sandboxes"] = std::move(sandboxes);
+    if (!unreachable.empty()) {
+      answer["Unreachable"] = std::move(unreachable);
+    }
+    context.output.json_line(answer);
+  } else {
+    print(context.output, rows, options.sizes);
   }
-  for (const auto& entry : gone) {
-    co_await resolver.forget(entry.id, entry.agent);
-  }
-  if (unreachable) {
-    throw UserError(*unreachable);
-  }
-  print(context.output, rows);
   co_return 0;
 }
 

@@ -98,8 +98,9 @@ int run_command(const ParsedLine& line, const Environment& environment, Output& 
     }
   });
   os::spawn(io.get_executor(), "signals", deliver(io.get_executor(), signals));
-  auto& context = *new Context{environment,       paths, line.arguments, output, trace, signals,
-                               io.get_executor(), pool,  give_up};
+  auto& context = *new Context{
+      environment, paths,   line.arguments,    output, trace, signals, io.get_executor(),
+      pool,        give_up, line.command->name};
   asio::co_spawn(io, line.command->run(context),
                  [&](const std::exception_ptr& escaped, int result) {
                    if (escaped) {

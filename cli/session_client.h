@@ -95,6 +95,9 @@ class SessionClient {
   Phase phase() const { return phase_; }
 
   Session& session() { return *session_; }
+  // Lives as long as this, or until it is let go.
+  void keep(std::shared_ptr<void> held) { held_ = std::move(held); }
+  void let_go() { held_.reset(); }
   const std::string& sandbox() const { return sandbox_; }
   protocol::os::awaitable<void> finish();
 
@@ -122,6 +125,7 @@ class SessionClient {
   std::string sandbox_;
   std::optional<protocol::wire::Bound> bound_;
   std::function<void(const protocol::wire::Bound&)> check_bound_;
+  std::shared_ptr<void> held_;
   std::uint32_t job_request_ = 0;  // 0: no command runs
   Phase phase_ = Phase::before;
 };

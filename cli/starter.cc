@@ -1,8 +1,11 @@
 #include "cli/starter.h"
 
+#include <unistd.h>
+
 #include "cli/interruptions.h"
 #include "cli/report.h"
 #include "cli/standard_streams.h"
+#include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {
@@ -21,6 +24,25 @@ UserError another_agent(const Entry& entry) {
 
 }  // namespace
 
+std::string command_text(const Context& context) {
+  return wire::printable(wire::shell_join(context.arguments.command), wire::kMaxTextBytes);
+}
+
+os::awaitable<std::shared_ptr<SessionLock>> hold_sandbox(Context& context, const std::string& id,
+                                                         const std::string& box) {
+  LocalSession session;
+  session.sandbox = id;
+  session.box = box;
+  session.verb = context.verb;
+  session.command = command_text(context);
+  session.since = timestamp();
+  session.pid = static_cast<int>(::getpid());
+  SessionLocks locks(context.paths.sessions());
+  std::shared_ptr<SessionLock> held =
+      co_await locks.hold(context.executor, context.output, std::move(session));
+  co_return held;
+}
+
 os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Connection& connection,
                                                            const Entry& entry,
                                                            const std::string& origin_id) {
@@ -29,9 +51,11 @@ os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Con
   bind.origin = origin_id;
   bind.user = user_name(context.environment);
   bind.scope = ci_scope(context.environment);
+  auto held = co_await hold_sandbox(context, entry.id, entry.key.box);
   auto session = co_await connection.open_session(context.trace);
   auto client = std::make_unique<SessionClient>(context.executor, context.pool, std::move(session),
                                                 context.output);
+  client->keep(std::move(held));
   client->on_bound([entry](const wire::Bound& bound) {
     if (!entry.agent.empty() && bound.agent != entry.agent) {
       throw another_agent(entry);
@@ -231,9 +255,11 @@ os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
   create.branch = entry.key.branch;
   create.config = entry.key.config;
   create.isolation = "none";
+  auto held = co_await hold_sandbox(context_, entry.id, entry.key.box);
   auto session = co_await connection_->open_session(context_.trace);
   client_ = std::make_unique<SessionClient>(context_.executor, context_.pool, std::move(session),
                                             context_.output);
+  client_->keep(std::move(held));
   client_->create(create);
   wire::Bound bound;
   bool ended = false;

@@ -8,6 +8,7 @@
 #include "cli/context.h"
 #include "cli/resolve.h"
 #include "cli/session_client.h"
+#include "cli/session_locks.h"
 #include "cli/target.h"
 
 namespace cli {
@@ -49,8 +50,16 @@ protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(
     Context& context, Connection& connection, const std::string& id, bool force, std::string& agent,
     std::optional<protocol::wire::LockRequested> lock = std::nullopt);
 
+// This laptop's hold on a sandbox (session_locks.h), for this command. Throws UserError.
+protocol::os::awaitable<std::shared_ptr<SessionLock>> hold_sandbox(Context& context,
+                                                                   const std::string& id,
+                                                                   const std::string& box);
+
+// What this command does, for people: the text after `--`.
+std::string command_text(const Context& context);
+
 // A session for the sandbox, with bind sent and not yet answered. The answer is checked to come
-// from the entry's agent.
+// from the entry's agent. The sandbox is held as long as the client lives.
 protocol::os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context,
                                                                      Connection& connection,
                                                                      const Entry& entry,

@@ -13,6 +13,7 @@ TEST_CASE("durations are read as people write them") {
   CHECK(parse_duration("5m") == seconds(300));
   CHECK(parse_duration("1h30m") == seconds(5400));
   CHECK(parse_duration("1d2h3m4s") == seconds(93784));
+  CHECK(parse_duration("2w") == seconds(14 * 86400));
 }
 
 TEST_CASE("what is no duration is refused") {

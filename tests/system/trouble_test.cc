@@ -103,7 +103,7 @@ TEST_CASE("a box that cannot be reached deletes nothing") {
     CHECK(ended.err.find("127.0.0.1:1") != std::string::npos);
     CHECK(file_text(machine.state() / "sandboxes.json").find(id) != std::string::npos);
   }
-  auto list = boost::json::parse(machine.run({"list", "--json"}).out);
+  auto list = boost::json::parse(machine.run({"list", "--all", "--json"}).out);
   bool listed = false;
   for (const auto& one : list.at("Sandboxes").as_array()) {
     if (one.at("Box") == "127.0.0.1:1") {

@@ -1,0 +1,259 @@
+#include "cli/survey.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <map>
+#include <set>
+
+#include "cli/boxes.h"
+#include "cli/resolve.h"
+#include "cli/session_locks.h"
+#include "cli/target.h"
+#include "protocol/os/wakeup.h"
+
+namespace cli {
+namespace os = protocol::os;
+namespace wire = protocol::wire;
+
+namespace {
+
+os::awaitable<void> ask_box(Context& context, BoxSurvey& survey, SurveyOptions options,
+                            bool only_if_running) {
+  if (only_if_running) {
+    survey.connection = co_await connect_if_running(context);
+    if (!survey.connection) {
+      co_return;
+    }
+  } else {
+    survey.connection = co_await connect(context, survey.box);
+  }
+  auto session = co_await survey.connection->open_session(context.trace);
+  SessionClient client(context.executor, context.pool, std::move(session), context.output);
+  wire::Message info = co_await client.ask(wire::InfoRequest{});
+  if (const auto* known = std::get_if<wire::Info>(&info)) {
+    survey.agent = known->agent;
+  }
+  wire::Message question;
+  std::string user = user_name(context.environment);
+  if (options.sessions) {
+    wire::SessionsRequest request;
+    request.user = user;
+    question = request;
+  } else {
+    wire::ListRequest request;
+    request.user = user;
+    request.sizes = options.sizes;
+    question = request;
+  }
+  wire::Message answer = co_await client.ask(question);
+  if (auto* sandboxes = std::get_if<wire::Sandboxes>(&answer)) {
+    for (auto& one : sandboxes->sandboxes) {
+      KnownSandbox known;
+      known.id = one.sandbox;
+      known.box = survey.box;
+      known.project = one.project;
+      known.branch = one.branch;
+      known.config = one.config;
+      known.url = survey.connection->url(one.sandbox);
+      known.state = one.state;
+      known.created_at = one.created_at;
+      known.used_at = one.used_at;
+      known.size_bytes = one.size_bytes;
+      known.active = one.active;
+      known.holders = std::move(one.holders);
+      survey.sandboxes.push_back(std::move(known));
+    }
+    survey.reached = true;
+  } else if (auto* sessions = std::get_if<wire::Sessions>(&answer)) {
+    survey.sessions = std::move(sessions->sessions);
+    survey.reached = true;
+  } else if (const auto* failed = std::get_if<wire::Failed>(&answer)) {
+    survey.failed = failed_error(*failed, survey.box);
+  } else {
+    survey.failed =
+        UserError("agent", "the box " + survey.box + " does not answer what it was asked");
+  }
+  co_await client.finish();
+}
+
+// What is on record beside what the box said.
+void add_entries(BoxSurvey& survey, const std::vector<Entry>& entries) {
+  std::map<std::string, std::size_t> known;
+  for (std::size_t i = 0; i < survey.sandboxes.size(); ++i) {
+    known.emplace(survey.sandboxes[i].id, i);
+  }
+  for (const auto& entry : entries) {
+    if (entry.key.box != survey.box) {
+      continue;
+    }
+    auto found = known.find(entry.id);
+    if (survey.reached && found == known.end() && entry.state == EntryState::ready &&
+        entry.agent == survey.agent) {
+      survey.gone.push_back(entry);
+      continue;
+    }
+    if (found == known.end()) {
+      KnownSandbox record;
+      record.id = entry.id;
+      record.box = entry.key.box;
+      record.created_at = entry.created_at;
+      record.used_at = entry.used_at;
+      record.state = entry.state == EntryState::starting ? "starting"
+                     : !survey.reached                   ? "unreachable"
+                                                         : "unknown";
+      if (entry.state == EntryState::failed) {
+        record.state = "failed";
+      }
+      found = known.emplace(entry.id, survey.sandboxes.size()).first;
+      survey.sandboxes.push_back(std::move(record));
+    }
+    KnownSandbox& sandbox = survey.sandboxes[found->second];
+    sandbox.entry = entry;
+    sandbox.project = entry.key.project;
+    sandbox.branch = entry.key.branch;
+    sandbox.config = entry.key.config;
+  }
+}
+
+// What this machine knows of them by itself.
+void look_here(Context& context, BoxSurvey& survey) {
+  SessionLocks locks(context.paths.sessions());
+  for (auto& sandbox : survey.sandboxes) {
+    sandbox.active = sandbox.active || locks.in_use(sandbox.id);
+    // A box may have sandboxes that another machine of this user made: whose directories are there.
+    bool made_here = sandbox.entry.has_value() || sandbox.box == kLocalBox;
+    sandbox.orphaned = made_here && !sandbox.project.empty() && is_gone(sandbox.project);
+  }
+}
+
+os::awaitable<void> survey_one(Context& context, BoxSurvey& survey, SurveyOptions options,
+                               bool only_if_running, std::size_t& left, os::Wakeup& done) {
+  struct Answered {
+    std::size_t& left;
+    os::Wakeup& done;
+    ~Answered() {
+      --left;
+      done.notify();
+    }
+  } answered{left, done};
+  try {
+    co_await ask_box(context, survey, options, only_if_running);
+  } catch (const UserError& error) {
+    survey.failed = error;
+  }
+}
+
+}  // namespace
+
+bool is_gone(const std::string& directory) {
+  struct stat status {};
+  return ::stat(directory.c_str(), &status) != 0 && errno == ENOENT;
+}
+
+std::string describe_state(const KnownSandbox& sandbox) {
+  std::string text;
+  auto add = [&text](const std::string& word) { text += (text.empty() ? "" : ", ") + word; };
+  if (sandbox.orphaned) {
+    add("orphaned");
+  }
+  if (sandbox.active) {
+    add("active");
+  }
+  if (std::any_of(sandbox.holders.begin(), sandbox.holders.end(),
+                  [](const wire::Holder& holder) { return !holder.job.empty(); })) {
+    add("detached");
+  }
+  if (sandbox.state != "ready") {
+    add(sandbox.state);
+  }
+  return text;
+}
+
+boost::json::object unreachable_json(const BoxSurvey& survey) {
+  boost::json::object out;
+  out["Box"] = json_text(survey.box);
+  out["Message"] = json_text(survey.failed ? survey.failed->what() : "");
+  return out;
+}
+
+std::string show_bytes(std::int64_t bytes) {
+  static const char* const kUnits[] = {"B", "KB", "MB", "GB", "TB", "PB"};
+  double amount = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (amount >= 1024 && unit + 1 < std::size(kUnits)) {
+    amount /= 1024;
+    ++unit;
+  }
+  char text[64];
+  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", amount, kUnits[unit]);
+  return text;
+}
+
+os::awaitable<std::vector<Entry>> entries_here(Context& context) {
+  std::vector<Entry> entries;
+  std::string here = machine_id();
+  Resolver resolver = make_resolver(context);
+  auto storage = co_await resolver.lock();
+  for (const auto& entry : storage->entries()) {
+    if (entry.key.box != kLocalBox || entry.key.machine == here) {
+      entries.push_back(entry);
+    }
+  }
+  co_return entries;
+}
+
+std::optional<std::string> named_box(const Context& context) {
+  return chosen_box(context.arguments, context.environment);
+}
+
+std::vector<std::string> boxes_to_ask(const Context& context, const std::vector<Entry>& entries) {
+  auto named = named_box(context);
+  if (!context.arguments.has("all")) {
+    return {named.value_or(kLocalBox)};
+  }
+  if (context.arguments.has("box")) {
+    throw UserError("arguments", "--all and --box exclude each other", {}, kMisuse);
+  }
+  std::set<std::string> boxes = {kLocalBox};
+  for (const auto& box : read_boxes(context.paths)) {
+    boxes.insert(box.name);
+  }
+  for (const auto& entry : entries) {
+    boxes.insert(entry.key.box);
+  }
+  return {boxes.begin(), boxes.end()};
+}
+
+os::awaitable<std::vector<BoxSurvey>> survey(Context& context, std::vector<std::string> boxes,
+                                             const std::vector<Entry>& known,
+                                             SurveyOptions options) {
+  std::vector<Entry> entries = known;
+  std::vector<BoxSurvey> all(boxes.size());
+  std::size_t left = boxes.size();
+  os::Wakeup done(context.executor);
+  for (std::size_t i = 0; i < boxes.size(); ++i) {
+    all[i].box = boxes[i];
+    bool on_record = std::any_of(entries.begin(), entries.end(), [&](const Entry& entry) {
+      return entry.key.box == boxes[i] &&
+             !(entry.state == EntryState::failed && entry.ending.empty());
+    });
+    bool only_if_running = boxes[i] == kLocalBox && (!on_record || options.sessions);
+    os::spawn(context.executor, "survey",
+              survey_one(context, all[i], options, only_if_running, left, done));
+  }
+  while (left > 0) {
+    co_await done.wait();
+  }
+  for (auto& one : all) {
+    if (!options.sessions) {
+      add_entries(one, entries);
+      look_here(context, one);
+    }
+  }
+  co_return all;
+}
+
+}  // namespace cli
