@@ -196,6 +196,18 @@ const std::vector<Command>& commands() {
        0,
        false,
        run_prune},
+      {"trust",
+       "Let a project's configuration file reach beyond the sandbox",
+       "trust [CONFIG]",
+       "Shows what the file asks for and asks you. It is trusted as it is now: after any change "
+       "you are asked again. Without it `box`, `isolation: none` and `sync.include` count only "
+       "when the command line says them too.",
+       {kDir,
+        {"list", nullptr, "show the files that are trusted"},
+        {"remove", nullptr, "trust it no more"}},
+       1,
+       false,
+       run_trust},
       {"stop",
        "End this project's sandbox",
        "stop",

@@ -8,6 +8,7 @@
 #include "cli/digest.h"
 #include "cli/error.h"
 #include "protocol/os/paths.h"
+#include "protocol/sync/object_id.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {
@@ -145,6 +146,9 @@ Config parse_config(std::string_view text, const fs::path& file) {
   Config config;
   config.file = file;
   config.digest = digest(text);
+  protocol::sync::Sha256 sha;
+  sha.update(text);
+  config.sha256 = protocol::sync::to_hex(sha.finish().data(), 32);
   if (!protocol::wire::is_utf8(text)) {
     throw UserError("config", file.string() + ":1: the file is not UTF-8 text");
   }
@@ -207,25 +211,56 @@ Config load_config(const std::string& named, const fs::path& directory, const fs
   }
 }
 
-void apply_consent(Config& config, const Consent& consent) {
-  auto refuse = [&config](int line, const std::string& what, const std::string& option) {
-    throw UserError("config",
-                    config.file.string() + ":" + std::to_string(line) + ": " + what +
-                        " reaches beyond the sandbox, so the file alone may not say it",
-                    "If you want it, say it too: " + option);
-  };
+std::vector<Reach> reaching(const Config& config, const Consent& consent) {
+  std::vector<Reach> all;
   if (config.box_line != 0 && consent.box.empty()) {
-    refuse(config.box_line, "`box`", "--box " + printable(config.box, 200));
+    std::string box = printable(config.box, 200);
+    all.push_back({config.box_line, "`box` (" + box + ")", "--box " + box});
   }
   if (config.isolation == "none" && consent.isolation.empty()) {
-    refuse(config.isolation_line, "`isolation: none`", "--isolation none");
+    all.push_back({config.isolation_line, "`isolation: none`", "--isolation none"});
   }
   for (const auto& path : config.includes) {
     if (std::find(consent.includes.begin(), consent.includes.end(), path) ==
         consent.includes.end()) {
-      refuse(config.includes_line, "`sync.include`",
-             "--include " + protocol::wire::shell_quote(printable(path, 200)));
+      std::string shown = printable(path, 200);
+      all.push_back({config.includes_line, "`sync.include` (" + shown + ")",
+                     "--include " + protocol::wire::shell_quote(shown)});
     }
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Reach& one, const Reach& other) { return one.line < other.line; });
+  return all;
+}
+
+namespace {
+
+std::string describe(const Config& config, const std::vector<Reach>& reaches) {
+  return config.file.string() + ":" + std::to_string(reaches.front().line) + ": " +
+         reaches.front().what + " reaches beyond the sandbox, so the file alone may not say it";
+}
+
+std::string next_step(const Config& config, const std::vector<Reach>& reaches) {
+  std::string options;
+  for (const auto& reach : reaches) {
+    options += (options.empty() ? "" : " ") + reach.option;
+  }
+  return "If you want it, say it too: " + options +
+         "\nOr read the file, and trust it as it is now: sandbox trust " +
+         protocol::wire::shell_quote(printable(config.file.string(), 4096));
+}
+
+}  // namespace
+
+Untrusted::Untrusted(const Config& of, std::vector<Reach> what)
+    : UserError("config", describe(of, what), next_step(of, what)),
+      config(of),
+      reaches(std::move(what)) {}
+
+void apply_consent(Config& config, const Consent& consent, bool trusted) {
+  auto reaches = reaching(config, consent);
+  if (!reaches.empty() && !trusted) {
+    throw Untrusted(config, std::move(reaches));
   }
   if (!consent.box.empty()) {
     config.box = consent.box;
@@ -258,14 +293,15 @@ std::string config_template() {
 #sync:
 #  # How many commits of history to send (default: 50; 0: all).
 #  depth: 50
-#  # Ignored paths to carry all the same. Needs --include on the command line, too.
+#  # Ignored paths to carry all the same. Needs --include on the command line, too,
+#  # or `sandbox trust`.
 #  include:
 #    - .env.test
 
-# The box to run on. Needs --box on the command line, too.
+# The box to run on. Needs --box on the command line, too, or `sandbox trust`.
 #box: rig1
 
-# auto, bwrap or none. `none` needs --isolation on the command line, too.
+# auto, bwrap or none. `none` needs --isolation on the command line, too, or `sandbox trust`.
 #isolation: auto
 )";
 }

@@ -34,10 +34,14 @@ std::string read_line() {
 
 }  // namespace
 
+bool can_ask(const Context& context) {
+  const Environment& environment = context.environment;
+  return environment.stdin_is_terminal && environment.stderr_is_terminal && !context.output.json();
+}
+
 protocol::os::awaitable<bool> confirm(Context& context, const std::string& question,
                                       const std::string& option) {
-  const Environment& environment = context.environment;
-  if (!environment.stdin_is_terminal || !environment.stderr_is_terminal || context.output.json()) {
+  if (!can_ask(context)) {
     throw UserError("arguments", question + " Nobody can be asked here",
                     "Give " + option + " to do it. Nothing was changed.", kMisuse);
   }

@@ -44,6 +44,7 @@ struct Paths {
   std::filesystem::path agent() const { return state / "agent"; }
   std::filesystem::path key() const { return config / "id_ed25519"; }
   std::filesystem::path boxes() const { return config / "boxes.json"; }
+  std::filesystem::path trust() const { return config / "trust.json"; }
 };
 // HOME may be unset: the password database is asked then. Throws UserError when there is no home at
 // all.

@@ -13,6 +13,7 @@
 #include "cli/context.h"
 #include "cli/error.h"
 #include "cli/help.h"
+#include "cli/trust.h"
 #include "protocol/os/signals.h"
 
 namespace cli {
@@ -101,7 +102,7 @@ int run_command(const ParsedLine& line, const Environment& environment, Output& 
   auto& context = *new Context{
       environment, paths,   line.arguments,    output, trace, signals, io.get_executor(),
       pool,        give_up, line.command->name};
-  asio::co_spawn(io, line.command->run(context),
+  asio::co_spawn(io, run_asking(context, line.command->run),
                  [&](const std::exception_ptr& escaped, int result) {
                    if (escaped) {
                      failed = as_user_error(escaped);

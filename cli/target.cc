@@ -3,6 +3,7 @@
 #include "cli/boxes.h"
 #include "cli/ci_identity.h"
 #include "cli/duration.h"
+#include "cli/trusted_configs.h"
 #include "protocol/os/offload.h"
 #include "protocol/os/paths.h"
 #include "protocol/wire/limits.h"
@@ -57,6 +58,11 @@ Consent consent_of(const Context& context) {
   return consent;
 }
 
+// Asked only of a file that needs it.
+bool is_trusted(const Context& context, const Config& config, const Consent& consent) {
+  return !reaching(config, consent).empty() && TrustedConfigs(context.paths).trusts(config);
+}
+
 }  // namespace
 
 Target find_target(Context& context) {
@@ -75,7 +81,7 @@ Target find_target(Context& context, const std::string& config) {
   target.config = load_config(config, target.project.directory, target.project.root);
 
   Consent consent = consent_of(context);
-  apply_consent(target.config, consent);
+  apply_consent(target.config, consent, is_trusted(context, target.config, consent));
   if (target.config.isolation == "bwrap") {
     throw UserError("config", "isolation with bubblewrap is not available in this version",
                     "Use `auto`, or `none` on a box where commands are trusted.");
@@ -210,7 +216,7 @@ os::awaitable<void> aim_at(Context& context, Target& target, std::string id) {
             : load_config(entry.key.config, target.project.directory, target.project.root);
     Consent consent = consent_of(context);
     consent.box = entry.key.box;
-    apply_consent(target.config, consent);
+    apply_consent(target.config, consent, is_trusted(context, target.config, consent));
   }
   target.key = entry.key;
   target.config_named = true;

@@ -106,6 +106,22 @@ TEST_CASE("what reaches beyond the sandbox needs the command line, too") {
         std::string::npos);
   CHECK(refusal("sync:\n  include: [.env]\n", {"", "", {"other", ".env"}}) == "");
   CHECK(refusal("box: rig1\n", {"rig2", "", {}}) == "");
+  CHECK(refusal("box: rig1\n", {}).find("sandbox trust /p/.sandbox.yml") != std::string::npos);
+}
+
+TEST_CASE("a trusted file may say alone what reaches beyond the sandbox") {
+  cli::Config config =
+      cli::parse_config("sync: {include: [a]}\nbox: rig1\nisolation: none\n", "/p/x");
+  auto reaches = cli::reaching(config, {});
+  REQUIRE(reaches.size() == 3);
+  CHECK(reaches[0].what == "`sync.include` (a)");
+  CHECK(reaches[0].line == 1);
+  CHECK(reaches[1].option == "--box rig1");
+  CHECK(reaches[2].line == 3);
+  cli::apply_consent(config, {}, true);
+  CHECK(config.box == "rig1");
+  CHECK(config.isolation == "none");
+  CHECK(config.includes == std::vector<std::string>{"a"});
 }
 
 TEST_CASE("the command line lies over the file") {
