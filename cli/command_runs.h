@@ -20,6 +20,7 @@ protocol::os::awaitable<int> run_list(Context& context);
 protocol::os::awaitable<int> run_sessions(Context& context);
 protocol::os::awaitable<int> run_prune(Context& context);
 protocol::os::awaitable<int> run_trust(Context& context);
+protocol::os::awaitable<int> run_doctor(Context& context);
 protocol::os::awaitable<int> run_stop(Context& context);
 protocol::os::awaitable<int> run_reset(Context& context);
 protocol::os::awaitable<int> run_boxes_list(Context& context);
