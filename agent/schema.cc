@@ -79,6 +79,13 @@ CREATE TABLE notices (  -- what somebody has to be told when next seen
   user TEXT NOT NULL,
   text TEXT NOT NULL
 );
+)sql",
+    R"sql(
+ALTER TABLE sandboxes ADD COLUMN network TEXT NOT NULL DEFAULT 'host';
+ALTER TABLE sandboxes ADD COLUMN memory INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sandboxes ADD COLUMN millicpus INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sandboxes ADD COLUMN pids INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sandboxes ADD COLUMN seconds INTEGER NOT NULL DEFAULT 0;
 )sql"};
 
 result<std::int64_t> pragma(Database& database, const std::string& name) {

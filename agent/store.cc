@@ -39,10 +39,15 @@ SandboxRecord sandbox_of(const Database::Row& row) {
           .branch = string(row[3]),
           .config = string(row[4]),
           .isolation = string(row[5]),
-          .ready = number(row[6]) != 0,
-          .synced = number(row[7]) != 0,
-          .created_at = number(row[8]),
-          .used_at = number(row[9])};
+          .network = string(row[6]),
+          .limits = {.memory = number(row[7]),
+                     .millicpus = number(row[8]),
+                     .pids = number(row[9]),
+                     .seconds = number(row[10])},
+          .ready = number(row[11]) != 0,
+          .synced = number(row[12]) != 0,
+          .created_at = number(row[13]),
+          .used_at = number(row[14])};
 }
 
 JobRecord job_of(const Database::Row& row) {
@@ -177,8 +182,9 @@ std::uint64_t Store::epoch() const { return worker_->epoch; }
 awaitable<result<std::vector<SandboxRecord>>> Store::sandboxes() {
   auto work = [](Database& database) {
     return records(
-        database.query("SELECT id, user, project, branch, config, isolation, ready, synced,"
-                       " created_at, used_at FROM sandboxes ORDER BY created_at, id"),
+        database.query("SELECT id, user, project, branch, config, isolation, network, memory,"
+                       " millicpus, pids, seconds, ready, synced, created_at, used_at FROM "
+                       "sandboxes ORDER BY created_at, id"),
         sandbox_of);
   };
   co_return co_await worker_->run(std::move(work));
@@ -187,8 +193,11 @@ awaitable<result<std::vector<SandboxRecord>>> Store::sandboxes() {
 awaitable<result<void>> Store::put_sandbox(SandboxRecord record) {
   auto work = [r = std::move(record)](Database& database) {
     return without_rows(database.query(
-        "INSERT OR REPLACE INTO sandboxes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        {r.id, r.user, r.project, r.branch, r.config, r.isolation, bit(r.ready), bit(r.synced),
+        "INSERT OR REPLACE INTO sandboxes (id, user, project, branch, config, isolation, network,"
+        " memory, millicpus, pids, seconds, ready, synced, created_at, used_at)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+        {r.id, r.user, r.project, r.branch, r.config, r.isolation, r.network, r.limits.memory,
+         r.limits.millicpus, r.limits.pids, r.limits.seconds, bit(r.ready), bit(r.synced),
          r.created_at, r.used_at}));
   };
   co_return co_await worker_->run(std::move(work));

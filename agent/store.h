@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "protocol/os/async.h"
+#include "protocol/wire/messages.h"
 #include "protocol/wire/result.h"
 
 namespace agent {
@@ -29,7 +30,9 @@ struct SandboxRecord {
   std::string project;
   std::string branch;
   std::string config;
-  std::string isolation;
+  std::string isolation;         // bwrap or none: what it was made with
+  std::string network = "host";  // or none
+  protocol::wire::Limits limits;
   bool ready = false;           // its setup has succeeded
   bool synced = false;          // something was synced into it
   std::int64_t created_at = 0;  // seconds since 1970

@@ -23,8 +23,9 @@ template <class V> void fields(V& v, MaybeConst<DetachedJob> auto& m) { v("job",
 template <class V> void fields(V& v, MaybeConst<SessionInfo> auto& m) { v("user", m.user); v("scope", m.scope); v("sandbox", m.sandbox); v("since", m.since); v("state", m.state); v("verb", m.verb); v("command", m.command); }
 template <class V> void fields(V& v, MaybeConst<Ref> auto& m) { v("name", m.name); v("oid", m.oid); }
 template <class V> void fields(V& v, MaybeConst<Terminal> auto& m) { v("term", m.term); v("rows", m.rows); v("columns", m.columns); }
+template <class V> void fields(V& v, MaybeConst<Limits> auto& m) { v("memory", m.memory); v("millicpus", m.millicpus); v("pids", m.pids); v("seconds", m.seconds); }
 template <class V> void fields(V& v, MaybeConst<Bind> auto& m) { v("sandbox", m.sandbox); v("origin", m.origin); v("user", m.user); v("scope", m.scope); }
-template <class V> void fields(V& v, MaybeConst<Create> auto& m) { v("sandbox", m.sandbox); v("origin", m.origin); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("isolation", m.isolation); v("scope", m.scope); }
+template <class V> void fields(V& v, MaybeConst<Create> auto& m) { v("sandbox", m.sandbox); v("origin", m.origin); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("isolation", m.isolation); v("network", m.network); v("limits", m.limits); v("scope", m.scope); }
 template <class V> void fields(V&, MaybeConst<Ready> auto&) {}
 template <class V> void fields(V& v, MaybeConst<End> auto& m) { v("force", m.force); v("if_idle", m.if_idle); v("sandbox", m.sandbox); v("user", m.user); v("keep_unpulled", m.keep_unpulled); v("dry_run", m.dry_run); }
 template <class V> void fields(V&, MaybeConst<Heartbeat> auto&) {}

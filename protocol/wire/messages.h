@@ -76,6 +76,15 @@ struct Ref {
   std::string oid;
 };
 
+// What a sandbox's commands may use. 0: no limit.
+struct Limits {
+  std::int64_t memory = 0;     // bytes
+  std::int64_t millicpus = 0;  // thousandths of a processor
+  std::int64_t pids = 0;       // processes and threads at once
+  std::int64_t seconds = 0;    // of one command, from its start
+  bool operator==(const Limits&) const = default;
+};
+
 struct Terminal {
   std::string term;
   std::uint16_t rows = 24;
@@ -103,7 +112,9 @@ struct Create {
   std::string project;  // the work tree's root, for people
   std::string branch;
   std::string config;              // absolute path of the config file, or empty
-  std::string isolation = "none";  // what the config asks for; "none" until isolation exists
+  std::string isolation = "auto";  // auto (as the box has it), bwrap or none
+  std::string network = "host";    // the box's, or none
+  Limits limits;
   std::string scope;
 };
 // The setup commands have succeeded: the sandbox may be used by others. Answer: bound again.

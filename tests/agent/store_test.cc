@@ -53,6 +53,8 @@ SandboxRecord sandbox(const std::string& id, std::int64_t created_at = 1) {
           .branch = "main",
           .config = "",
           .isolation = "none",
+          .network = "none",
+          .limits = {.memory = 1ll << 40, .millicpus = 1500, .pids = 3, .seconds = 60},
           .ready = false,
           .synced = true,
           .created_at = created_at,
@@ -140,6 +142,9 @@ TEST_CASE("what was written is there after a reopen, byte for byte") {
   CHECK((*sandboxes)[0].project == sandbox("a").project);
   CHECK_FALSE((*sandboxes)[0].ready);
   CHECK((*sandboxes)[0].synced);
+  CHECK((*sandboxes)[0].isolation == "none");
+  CHECK((*sandboxes)[0].network == "none");
+  CHECK((*sandboxes)[0].limits == sandbox("x").limits);
   CHECK((*sandboxes)[0].used_at == 5'000'000'000);
   CHECK((*sandboxes)[1].id == "b");
   CHECK((*sandboxes)[1].ready);
@@ -390,6 +395,25 @@ TEST_CASE("a newer agent's store is refused by naming both versions") {
   CHECK(store.error().what.find("712") != std::string::npos);
   CHECK(store.error().what.find("up to " + std::to_string(schema_steps().size())) !=
         std::string::npos);
+}
+
+TEST_CASE("a store of the first version keeps its sandboxes, without limits") {
+  const Directory directory;
+  {
+    auto database = open_with_schema(directory.file(), schema_steps().first(1));
+    REQUIRE(database);
+    REQUIRE(
+        database->execute("INSERT INTO sandboxes VALUES ('a', 'alice', '/p', 'main', '', 'none',"
+                          " 1, 1, 7, 8)"));
+  }
+  const auto store = open(directory);
+  const auto sandboxes = wait(store->sandboxes());
+  REQUIRE(sandboxes);
+  REQUIRE(sandboxes->size() == 1);
+  CHECK((*sandboxes)[0].network == "host");
+  CHECK((*sandboxes)[0].limits == protocol::wire::Limits());
+  CHECK((*sandboxes)[0].ready);
+  CHECK((*sandboxes)[0].used_at == 8);
 }
 
 TEST_CASE("an older store is brought up to date step by step, and a failing step is undone") {
