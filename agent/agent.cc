@@ -5,8 +5,10 @@
 #include <boost/json.hpp>
 
 #include "agent/authorized_keys.h"
+#include "agent/isolation.h"
 #include "agent/jobs.h"
 #include "agent/lifetime.h"
+#include "agent/limits.h"
 #include "agent/listener.h"
 #include "agent/local_listener.h"
 #include "agent/locks.h"
@@ -75,7 +77,10 @@ struct Agent::Parts {
         keys(state / "authorized_keys"),
         executor(ex),
         lifetime(ex),
-        supervisors(ex, settings.program),
+        isolation(need(Isolation::open(isolation_settings()), "cannot isolate sandboxes")),
+        supervisors(
+            ex, [this](const std::filesystem::path& directory) { return launch(directory); },
+            [this](const std::string& sandbox) { limits.forget(sandbox); }),
         sandboxes(ex, clock, state / "sandboxes", *store, supervisors),
         locks(ex, clock, lock_options()),
         notices(*store),
@@ -87,12 +92,40 @@ struct Agent::Parts {
                  locks,
                  supervisors,
                  sandboxes,
+                 isolation,
+                 limits,
                  notices,
                  user_locks,
                  jobs,
                  info(),
                  settings.serve.slots,
                  settings.serve.trust_claimed_users} {}
+
+  Isolation::Settings isolation_settings() {
+    Isolation::Settings isolated;
+    isolated.mode = settings.serve.isolation.value_or(IsolationMode::automatic);
+    isolated.trust_commands = settings.serve.trust_commands;
+    isolated.exposed = settings.serve.exposed;
+    isolated.program = settings.program;
+    isolated.scratch = state;
+    isolated.environment = os::environment();
+    // Whoever they say that they are, on the local box they share one account.
+    isolated.users = [this]() -> std::size_t {
+      return settings.serve.trust_claimed_users ? 1 : keys.user_count();
+    };
+    return isolated;
+  }
+  wire::result<std::vector<std::string>> launch(const std::filesystem::path& directory) {
+    auto sandbox = sandboxes.record(directory.filename().string());
+    if (!sandbox) {
+      return wire::Failure(Errc::not_found, "no sandbox " + directory.filename().string());
+    }
+    auto plan = limits.plan(*sandbox);
+    if (!plan) {
+      return plan.error();
+    }
+    return isolation.supervise(*sandbox, directory, *plan);
+  }
 
   LockTableOptions lock_options() const {
     LockTableOptions options;
@@ -127,6 +160,8 @@ struct Agent::Parts {
   AuthorizedKeys keys;
   os::executor executor;
   Lifetime lifetime;
+  Isolation isolation;
+  Limits limits = Limits::open();
   Supervisors supervisors;
   Sandboxes sandboxes;
   Locks locks;

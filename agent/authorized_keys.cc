@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <set>
 
 #include "agent/log.h"
 #include "protocol/os/flock.h"
@@ -139,6 +140,15 @@ void AuthorizedKeys::refresh() {
     }
     entries_.push_back({(*line)->user, std::move(*key)});
   }
+}
+
+std::size_t AuthorizedKeys::user_count() {
+  refresh();
+  std::set<std::string> users;
+  for (const Entry& entry : entries_) {
+    users.insert(entry.user);
+  }
+  return users.size();
 }
 
 std::optional<std::string> AuthorizedKeys::user_of(const PublicKey& key) {

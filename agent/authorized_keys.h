@@ -33,6 +33,8 @@ class AuthorizedKeys {
   // Whose key this is. Reads the file again when it has changed; bad lines are logged by number and
   // skipped. The last line that names the key counts. A file that cannot be read lets nobody in.
   std::optional<std::string> user_of(const protocol::ssh::PublicKey& key);
+  // How many people there are.
+  std::size_t user_count();
 
  private:
   struct Entry {

@@ -142,6 +142,8 @@ fs::path home_place(const fs::path& home) {
 
 fs::path program_inside() { return fs::path(kStatePlace) / "sandbox-agent"; }
 
+fs::path events_inside() { return fs::path(kStatePlace) / "cgroup"; }
+
 fs::path directory_inside(const fs::path& directory) {
   return fs::path(kStatePlace) / directory.filename();
 }
@@ -152,6 +154,10 @@ namespace {
 std::map<fs::path, std::vector<std::string>> mounts(const Shut& shut) {
   std::map<fs::path, std::vector<std::string>> at;
   at["/proc"] = {"--proc", "/proc"};
+  // For root in here, who is the box's root too, the modes of these files say yes.
+  for (const char* part :
+       {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"})
+    at[part] = {"--ro-bind-try", part, part};
   at["/dev"] = {"--dev", "/dev"};
   at["/tmp"] = {"--perms", "1777", "--tmpfs", "/tmp"};
   at["/run"] = {"--perms", "0755", "--tmpfs", "/run"};
@@ -172,8 +178,18 @@ std::map<fs::path, std::vector<std::string>> mounts(const Shut& shut) {
   bind("--bind", shut.directory / "workspace", kWorkspacePlace);
   bind("--bind", shut.directory, directory_inside(shut.directory));
   bind("--ro-bind", shut.program, program_inside());
-  if (!shut.events.empty()) bind("--ro-bind", shut.events, fs::path(kStatePlace) / "cgroup");
-  return at;
+  if (!shut.events.empty()) bind("--ro-bind", shut.events, events_inside());
+  // Bubblewrap makes what is missing above a mount for its owner alone.
+  std::map<fs::path, std::vector<std::string>> all = at;
+  for (const auto& [place, words] : at) {
+    for (fs::path above = place.parent_path(); above.has_relative_path();
+         above = above.parent_path()) {
+      bool covered = std::any_of(at.begin(), at.end(),
+                                 [&](const auto& each) { return is_beneath(above, each.first); });
+      if (!covered) all[above] = {"--perms", "0755", "--dir", above.native()};
+    }
+  }
+  return all;
 }
 
 }  // namespace
@@ -217,8 +233,11 @@ wire::result<void> probe_bubblewrap(Shut& shut, const fs::path& scratch) {
     tried.own_users_only = own_users_only;
     os::Spawn spawn;
     spawn.argv = bubblewrap_command(tried);
-    spawn.argv.push_back(program_inside().native());
-    spawn.argv.push_back("version");
+    for (const std::string& word :
+         {program_inside().native(), std::string("supervise"), std::string("--directory"),
+          directory_inside(tried.directory).native(), std::string("--isolated"),
+          std::string("--try")})
+      spawn.argv.push_back(word);
     auto output = os::run(spawn);
     if (!output) {
       why.what = output.error().what;

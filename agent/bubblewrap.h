@@ -58,11 +58,12 @@ std::vector<std::string> bubblewrap_command(const Shut& shut);
 
 // As it is called inside.
 std::filesystem::path program_inside();
+std::filesystem::path events_inside();
 std::filesystem::path directory_inside(const std::filesystem::path& directory);
 
-// Runs `sandbox-agent version` in what such a command line makes, with a directory of its own
-// beneath `scratch`. Blocks for some 20 ms. Errc::unsupported says why it does not work here. Of
-// own_users_only it tells what works, in `shut`.
+// Runs `sandbox-agent supervise --try` in what such a command line makes, with a directory of its
+// own beneath `scratch`. Blocks for some 20 ms. Errc::unsupported says why it does not work here.
+// Of own_users_only it tells what works, in `shut`.
 protocol::wire::result<void> probe_bubblewrap(Shut& shut, const std::filesystem::path& scratch);
 
 }  // namespace agent

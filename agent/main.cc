@@ -13,7 +13,9 @@
 #include "agent/log.h"
 #include "agent/options.h"
 #include "agent/supervisor/supervisor.h"
+#include "protocol/os/limits.h"
 #include "protocol/os/paths.h"
+#include "protocol/os/process.h"
 #include "protocol/os/signals.h"
 #include "protocol/wire/limits.h"
 
@@ -23,6 +25,7 @@ namespace os = protocol::os;
 using agent::CannotRun;
 
 constexpr int kMisuse = 2;
+constexpr int kNoLimit = 125;
 
 std::chrono::seconds lock_ttl(const os::Environment& environment) {
   auto found = environment.find("SANDBOX_LOCK_TTL");
@@ -37,6 +40,19 @@ std::chrono::seconds lock_ttl(const os::Environment& environment) {
     throw CannotRun(kMisuse, "SANDBOX_LOCK_TTL takes seconds, 1 or more, not " + text);
   }
   return std::chrono::seconds(seconds);
+}
+
+std::optional<agent::IsolationMode> isolation(const agent::ServeOptions& options,
+                                              const os::Environment& environment) {
+  auto found = environment.find("SANDBOX_ISOLATION");
+  if (options.isolation || found == environment.end() || found->second.empty()) {
+    return options.isolation;
+  }
+  auto mode = agent::isolation_mode(found->second);
+  if (!mode) {
+    throw CannotRun(kMisuse, "SANDBOX_ISOLATION is auto, bwrap or none, not " + found->second);
+  }
+  return mode;
 }
 
 os::awaitable<void> stop_on_signal(std::shared_ptr<os::SignalStream> signals, agent::Agent& agent) {
@@ -62,6 +78,7 @@ int serve(const agent::ServeOptions& options) {
   auto environment = os::environment();
   agent::AgentSettings settings;
   settings.serve = options;
+  settings.serve.isolation = isolation(options, environment);
   settings.program = std::filesystem::read_symlink("/proc/self/exe");
   settings.lock_ttl = lock_ttl(environment);
   settings.notify_socket = environment["NOTIFY_SOCKET"];
@@ -109,6 +126,16 @@ int authorize(const agent::AuthorizeOptions& options) {
   return 0;
 }
 
+// As a shell: 127 when there is no such program, 126 when it cannot be run.
+int limited(const agent::LimitedOptions& options) {
+  if (auto taken = os::take_on(options.limits); !taken) {
+    throw CannotRun(kNoLimit, "not run, because this cannot be had: " + taken.error().what);
+  }
+  std::vector<std::string> argv(options.command.begin() + 1, options.command.end());
+  auto failure = os::become(options.command.front(), argv);
+  throw CannotRun(failure.code == protocol::wire::Errc::not_found ? 127 : 126, failure.what);
+}
+
 int run(std::span<const std::string> arguments) {
   auto command = agent::parse_options(arguments);
   if (!command) {
@@ -124,7 +151,18 @@ int run(std::span<const std::string> arguments) {
     return agent::bridge(options->state);
   }
   if (const auto* options = std::get_if<agent::SuperviseOptions>(&*command)) {
-    return agent::supervisor::supervise(options->directory, SANDBOX_VERSION);
+    agent::supervisor::Start start;
+    start.directory = {options->directory, options->workspace, options->home};
+    start.isolated = options->isolated;
+    start.try_only = options->try_only;
+    start.info_fd = options->info_fd;
+    start.job_limits = options->jobs;
+    start.job_seconds = options->seconds;
+    start.cgroup = options->cgroup;
+    return agent::supervisor::supervise(start, SANDBOX_VERSION);
+  }
+  if (const auto* options = std::get_if<agent::LimitedOptions>(&*command)) {
+    return limited(*options);
   }
   if (std::holds_alternative<agent::HelpOptions>(*command)) {
     std::cout << agent::help_text();

@@ -1,5 +1,6 @@
 #include "agent/options.h"
 
+#include <algorithm>
 #include <charconv>
 #include <functional>
 #include <map>
@@ -118,6 +119,30 @@ auto set_path(std::filesystem::path& path, const char* option) {
   };
 }
 
+auto set_amount(std::int64_t& amount, const char* option) {
+  return [&amount, option](const std::string& text) -> result<void> {
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), amount);
+    if (error != std::errc{} || end != text.data() + text.size() || amount < 1) {
+      return misuse(std::string(option) + " takes a number from 1, not " + text);
+    }
+    return {};
+  };
+}
+
+void add_limits(Grammar& grammar, protocol::os::ProcessLimits& limits) {
+  grammar.values["--cgroup"] = set_path(limits.cgroup, "--cgroup");
+  grammar.values["--memory"] = set_amount(limits.memory, "--memory");
+  grammar.values["--tasks"] = set_amount(limits.tasks, "--tasks");
+  grammar.values["--cpu"] = [&limits](const std::string& text) -> result<void> {
+    auto cpu = number(text, 1023);
+    if (!cpu) {
+      return misuse("--cpu takes the number of a processor, not " + text);
+    }
+    limits.cpus.push_back(static_cast<int>(*cpu));
+    return {};
+  };
+}
+
 result<Command> parse_serve(std::span<const std::string> arguments) {
   ServeOptions options;
   Grammar grammar;
@@ -143,6 +168,22 @@ result<Command> parse_serve(std::span<const std::string> arguments) {
     return {};
   };
   grammar.flags["--trust-claimed-users"] = [&] { options.trust_claimed_users = true; };
+  grammar.values["--isolation"] = [&](const std::string& v) -> result<void> {
+    auto mode = isolation_mode(v);
+    if (!mode) {
+      return misuse("--isolation takes auto, bwrap or none, not " + v);
+    }
+    options.isolation = *mode;
+    return {};
+  };
+  grammar.flags["--trust-commands"] = [&] { options.trust_commands = true; };
+  grammar.values["--expose"] = [&](const std::string& v) -> result<void> {
+    if (v.empty() || v[0] != '/' || v.find('\0') != std::string::npos) {
+      return misuse("--expose takes an absolute path, not " + v);
+    }
+    options.exposed.push_back(v);
+    return {};
+  };
   if (auto done = read(arguments, grammar); !done) {
     return done.error();
   }
@@ -195,12 +236,43 @@ result<Command> parse_supervise(std::span<const std::string> arguments) {
   SuperviseOptions options;
   Grammar grammar;
   grammar.values["--directory"] = set_path(options.directory, "--directory");
+  grammar.values["--workspace"] = set_path(options.workspace, "--workspace");
+  grammar.values["--home"] = set_path(options.home, "--home");
+  grammar.flags["--isolated"] = [&] { options.isolated = true; };
+  grammar.flags["--try"] = [&] { options.try_only = true; };
+  add_limits(grammar, options.jobs);
+  grammar.values["--seconds"] = set_amount(options.seconds, "--seconds");
+  grammar.values["--events"] = set_path(options.cgroup, "--events");
+  grammar.values["--info-fd"] = [&](const std::string& v) -> result<void> {
+    auto fd = number(v, 1023);
+    if (!fd) {
+      return misuse("--info-fd takes the number of a descriptor, not " + v);
+    }
+    options.info_fd = static_cast<int>(*fd);
+    return {};
+  };
   if (auto done = read(arguments, grammar); !done) {
     return done.error();
   }
   if (options.directory.empty()) {
     return misuse("supervise needs --directory DIR");
   }
+  return Command(options);
+}
+
+// Everything after `--` is the command, whatever it looks like.
+result<Command> parse_limited(std::span<const std::string> arguments) {
+  LimitedOptions options;
+  Grammar grammar;
+  add_limits(grammar, options.limits);
+  auto end = std::find(arguments.begin(), arguments.end(), "--");
+  if (auto done = read({arguments.begin(), end}, grammar); !done) {
+    return done.error();
+  }
+  if (arguments.end() - end < 3) {
+    return misuse("limited needs -- PROGRAM NAME [ARGUMENT...]");
+  }
+  options.command.assign(end + 1, arguments.end());
   return Command(options);
 }
 
@@ -213,6 +285,9 @@ result<Command> parse_options(std::span<const std::string> arguments) {
   const std::string& command = arguments.front();
   auto rest = arguments.subspan(1);
   for (const std::string& argument : arguments) {
+    if (argument == "--") {
+      break;
+    }
     if (argument == "--help" || argument == "-h" || argument == "help") {
       return Command(HelpOptions{});
     }
@@ -228,6 +303,9 @@ result<Command> parse_options(std::span<const std::string> arguments) {
   }
   if (command == "supervise") {
     return parse_supervise(rest);
+  }
+  if (command == "limited") {
+    return parse_limited(rest);
   }
   if (command == "version" || command == "--version") {
     if (!rest.empty()) {
@@ -246,6 +324,7 @@ usage:
   sandbox-agent authorize --state DIR [--user NAME] 'ssh-ed25519 AAAA... comment'
   sandbox-agent bridge --state DIR             (joins stdin and stdout to that agent)
   sandbox-agent supervise --directory DIR      (started by serve, one per sandbox)
+  sandbox-agent limited LIMITS -- PROGRAM NAME (started by those two, before what is limited)
   sandbox-agent version
 
 serve:
@@ -255,11 +334,16 @@ serve:
   --slots N              how many commands run at once; 0 is no limit (default 1)
   --idle-exit SECONDS    ends when nobody used it for so long (default: never)
   --trust-claimed-users  takes a client's word for its user's name (one person's own box)
+  --isolation MODE       auto (default): bubblewrap where it works; bwrap: it or nothing; none
+  --trust-commands       lets several users' commands run without isolation: each may then do
+                         what this account can
+  --expose PATH          shows this to every sandbox, read-only, a device as it is; repeatable
 
 authorize:
   --user NAME            whose key this is (default: the key's comment)
 
 environment:
+  SANDBOX_ISOLATION      what --isolation says, where it is not given
   SANDBOX_LOCK_TTL       seconds after which a silent client loses its lock (default 1800)
   NOTIFY_SOCKET          told READY=1 when it listens (systemd)
 

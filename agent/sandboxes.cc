@@ -106,6 +106,11 @@ std::optional<Sandbox> Sandboxes::find(const std::string& id, const std::string&
   return found->sandbox;
 }
 
+std::optional<Sandbox> Sandboxes::record(const std::string& id) const {
+  auto found = entry(id);
+  return found ? std::optional(found->sandbox) : std::nullopt;
+}
+
 std::optional<std::string> Sandboxes::owner(const std::string& id) const {
   auto found = entry(id);
   if (!found || found->ending) {
@@ -181,6 +186,7 @@ result<void> Sandboxes::make_directories(const Sandbox& sandbox) const {
                                {"branch", wire::printable(sandbox.branch)},
                                {"config", wire::printable(sandbox.config)},
                                {"isolation", sandbox.isolation},
+                               {"network", sandbox.network},
                                {"createdAt", os::format_utc(clock_.date())}};
   return os::write_file(top / "metadata.json", boost::json::serialize(metadata) + "\n");
 }
@@ -207,6 +213,8 @@ awaitable<result<Sandbox>> Sandboxes::create(wire::Create wanted, std::string us
   sandbox.branch = wanted.branch;
   sandbox.config = wanted.config;
   sandbox.isolation = wanted.isolation;
+  sandbox.network = wanted.network;
+  sandbox.limits = wanted.limits;
   sandbox.created_at = sandbox.used_at = now();
   made->use_saved_at = sandbox.used_at;
   made->making = true;

@@ -57,6 +57,8 @@ class Sandboxes {
   // or, by the names `sandbox` and `rwx-cli`, the caller's only or latest used one. Errc::not_found
   // and refused (several) say so to a person.
   result<Sandbox> resolve(const std::string& name, const std::string& user) const;
+  // Whoever asks, and also while it is being ended.
+  std::optional<Sandbox> record(const std::string& id) const;
   // Whose sandbox has exactly this id, whoever asks.
   std::optional<std::string> owner(const std::string& id) const;
 

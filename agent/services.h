@@ -6,8 +6,10 @@
 
 namespace agent {
 
+class Isolation;
 class Jobs;
 class Lifetime;
+class Limits;
 class Locks;
 class Notices;
 class Sandboxes;
@@ -22,6 +24,8 @@ struct Services {
   Locks& locks;
   Supervisors& supervisors;
   Sandboxes& sandboxes;
+  const Isolation& isolation;
+  const Limits& limits;
   Notices& notices;
   UserLocks& user_locks;
   Jobs& jobs;

@@ -1,6 +1,8 @@
 // What a session says about sandboxes: it binds to one, makes one, ends one, lists them.
 #include <algorithm>
 
+#include "agent/isolation.h"
+#include "agent/limits.h"
 #include "agent/log.h"
 #include "agent/session_state.h"
 #include "agent/store.h"
@@ -70,9 +72,16 @@ awaitable<void> Session::on_create(wire::Create create) {
              !is_text(create.branch, wire::kMaxTextBytes) ||
              !is_text(create.config, wire::kMaxTextBytes)) {
     bad.what = "project, branch or config is too long";
-  } else if (create.isolation != "none" && create.isolation != "auto") {
-    bad = Failure(Errc::unsupported,
-                  "this agent has no isolation " + wire::printable(create.isolation, 80));
+  } else if (auto isolation = services_.isolation.choose(create.isolation); !isolation) {
+    bad = isolation.error();
+  } else if (create.network != "host" && create.network != "none") {
+    bad.what = "the network is host or none, not " + wire::printable(create.network, 80);
+  } else if (create.network == "none" && *isolation == "none") {
+    bad = Failure(Errc::unsupported, "network: none needs isolation, and this sandbox has none");
+  } else if (auto held = services_.limits.check(create.limits, *isolation == "bwrap"); !held) {
+    bad = held.error();
+  } else {
+    create.isolation = *isolation;
   }
   if (!bad.what.empty()) {
     fail(0, "create", bad);

@@ -36,8 +36,10 @@ awaitable<void> read_ready(os::FdStream& stream, std::string& said) {
   }
 }
 
-awaitable<void> reap(os::executor ex, std::filesystem::path directory, os::Process process) {
+awaitable<void> reap(os::executor ex, std::filesystem::path directory, os::Process process,
+                     std::function<void(const std::string&)> ended) {
   auto exit = co_await process.wait(ex);
+  ended(directory.filename().string());
   log::peer("supervisor_ended", {{"sandbox", directory.filename().string()},
                                  {"status", std::to_string(exit.status)},
                                  {"signal", std::to_string(exit.signal)}});
@@ -69,9 +71,14 @@ struct Starting {
 awaitable<result<void>> Supervisors::start(std::filesystem::path directory) {
   starting_[directory] = std::make_shared<os::Wakeup>(ex_);
   Starting guard{starting_, directory};
+  auto command = launcher_(directory);
+  if (!command) {
+    co_return command.error();
+  }
   auto pipe = os::make_pipe();
-  if (!pipe) {
-    co_return pipe.error();
+  auto outside_pid = os::make_pipe();
+  if (!pipe || !outside_pid) {
+    co_return pipe ? outside_pid.error() : pipe.error();
   }
   std::filesystem::path log_file = directory / "logs" / "supervisor.log";
   os::Fd log_fd(
@@ -80,7 +87,8 @@ awaitable<result<void>> Supervisors::start(std::filesystem::path directory) {
     co_return os::errno_failure(errno, log_file.string());
   }
   os::Spawn spawn;
-  spawn.argv = {program_.string(), "supervise", "--directory", directory.string()};
+  spawn.argv = std::move(*command);
+  spawn.pass_fds = {outside_pid->write.get(), outside_pid->read.get()};
   spawn.stdout_fd = pipe->write.get();
   spawn.stderr_fd = log_fd.get();
   spawn.new_session = true;
@@ -89,9 +97,11 @@ awaitable<result<void>> Supervisors::start(std::filesystem::path directory) {
     co_return process.error();
   }
   pipe->write.reset();
+  outside_pid->write.reset();
+  outside_pid->read.reset();
   log::peer("supervisor_started",
             {{"sandbox", directory.filename().string()}, {"pid", std::to_string(process->pid())}});
-  os::spawn(ex_, "supervisor reaper", reap(ex_, directory, std::move(*process)));
+  os::spawn(ex_, "supervisor reaper", reap(ex_, directory, std::move(*process), ended_));
 
   auto stdout_stream = os::FdStream::pair(ex_, std::move(pipe->read), os::Fd());
   std::string said;

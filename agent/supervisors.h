@@ -5,9 +5,11 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "protocol/os/async.h"
 #include "protocol/os/frame_stream.h"
@@ -29,13 +31,19 @@ class Supervisors {
   static constexpr std::chrono::seconds kStartLimit{15};
   static constexpr std::chrono::seconds kHelloLimit{10};
 
-  // `program` is what to start: this program.
-  Supervisors(protocol::os::executor ex, std::filesystem::path program)
-      : ex_(std::move(ex)), program_(std::move(program)) {}
+  // Says how the supervisor of the sandbox in this directory is started: its command line. Of what
+  // it is given, 3 and 4 are the ends of a pipe, to write and to read (isolation.h).
+  using Launcher =
+      std::function<result<std::vector<std::string>>(const std::filesystem::path& directory)>;
+
+  // `ended` is called with the id of a sandbox whose supervisor, of those started here, has ended.
+  Supervisors(protocol::os::executor ex, Launcher launcher,
+              std::function<void(const std::string& sandbox)> ended)
+      : ex_(std::move(ex)), launcher_(std::move(launcher)), ended_(std::move(ended)) {}
 
   // A new connection to the supervisor of the sandbox in `directory`, which is started when none
-  // listens there. Of several that ask at once one starts it. Errc::timed_out, denied, no_space, io
-  // ... name what could not be started.
+  // listens there. Of several that ask at once one starts it. The launcher's error, or
+  // Errc::timed_out, denied, no_space, io ... that name what could not be started.
   awaitable<result<SupervisorConnection>> connect(std::filesystem::path directory,
                                                   protocol::wire::Hello hello);
   // The same, but Errc::not_found when none runs.
@@ -51,7 +59,8 @@ class Supervisors {
                                                 protocol::wire::Hello hello);
 
   protocol::os::executor ex_;
-  std::filesystem::path program_;
+  Launcher launcher_;
+  std::function<void(const std::string&)> ended_;
   std::map<std::filesystem::path, std::shared_ptr<protocol::os::Wakeup>> starting_;
 };
 

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "cli/digest.h"
+#include "cli/duration.h"
 #include "cli/error.h"
 #include "protocol/os/paths.h"
 #include "protocol/sync/object_id.h"
@@ -17,6 +18,51 @@ using protocol::wire::Errc;
 using protocol::wire::printable;
 
 namespace {
+
+constexpr std::int64_t kMost = std::int64_t{1} << 50;
+
+std::optional<std::int64_t> parse_whole(std::string_view text) {
+  std::int64_t value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0 || value > kMost) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+// "1048576", "512M", "2G": with K, M, G or T of 1024 each.
+std::optional<std::int64_t> parse_bytes(std::string_view text) {
+  std::int64_t unit = 1;
+  if (!text.empty()) {
+    constexpr std::string_view kUnits = "KMGT";
+    auto found = kUnits.find(text.back());
+    if (found != std::string_view::npos) {
+      unit = std::int64_t{1} << (10 * (found + 1));
+      text.remove_suffix(1);
+    }
+  }
+  auto value = parse_whole(text);
+  if (!value || *value > kMost / unit) {
+    return std::nullopt;
+  }
+  return *value * unit;
+}
+
+// "2", "0.5", "1.25": three decimals at most.
+std::optional<std::int64_t> parse_thousandths(std::string_view text) {
+  auto dot = std::min(text.find('.'), text.size());
+  std::string decimals(text.substr(std::min(dot + 1, text.size())));
+  if (decimals.size() > 3 || (dot < text.size() && decimals.empty())) {
+    return std::nullopt;
+  }
+  decimals.resize(3, '0');
+  auto whole = parse_whole(text.substr(0, dot));
+  auto rest = parse_whole(decimals);
+  if (!whole || !rest || *whole > 10'000) {
+    return std::nullopt;
+  }
+  return *whole * 1000 + *rest;
+}
 
 // Reads one document, and says where what is wrong is.
 class Reader {
@@ -106,6 +152,40 @@ class Reader {
     }
   }
 
+  void limits(const YAML::Node& node, protocol::wire::Limits& limits) const {
+    if (node.IsNull()) {
+      return;
+    }
+    if (!node.IsMap()) {
+      fail(node.Mark(), "`limits` must be a map with `memory`, `cpus`, `pids` and `time`");
+    }
+    for (const auto& item : node) {
+      std::string key = text(item.first, "limits");
+      std::string value = text(item.second, "limits." + key);
+      auto take = [&](std::int64_t& into, std::optional<std::int64_t> amount, const char* what) {
+        if (!amount || *amount < 1) {
+          fail(item.second.Mark(),
+               "`limits." + key + "` must be " + what + ": " + printable(value, 80));
+        }
+        into = *amount;
+      };
+      if (key == "memory") {
+        take(limits.memory, parse_bytes(value), "a size, as 512M or 2G");
+      } else if (key == "cpus") {
+        take(limits.millicpus, parse_thousandths(value), "a number of processors, as 2 or 0.5");
+      } else if (key == "pids") {
+        take(limits.pids, parse_whole(value), "a number of processes");
+      } else if (key == "time") {
+        auto time = parse_duration(value);
+        take(limits.seconds, time ? std::optional(time->count()) : std::nullopt,
+             "a duration, as 90s or 10m");
+      } else {
+        fail(item.first.Mark(), "there is no key `limits." + printable(key, 80) + "`",
+             "Known: limits.memory, limits.cpus, limits.pids, limits.time.");
+      }
+    }
+  }
+
   void key(const std::string& name, const YAML::Node& at, const YAML::Node& value,
            Config& config) const {
     if (name == "box") {
@@ -129,9 +209,16 @@ class Reader {
         fail(value.Mark(),
              "`isolation` must be auto, bwrap or none: " + printable(config.isolation, 80));
       }
+    } else if (name == "network") {
+      config.network = text(value, name);
+      if (config.network != "host" && config.network != "none") {
+        fail(value.Mark(), "`network` must be host or none: " + printable(config.network, 80));
+      }
+    } else if (name == "limits") {
+      limits(value, config.limits);
     } else {
       fail(at.Mark(), "there is no key `" + printable(name, 80) + "`",
-           "Known: box, setup, env, shell, sync.include, sync.depth, isolation.");
+           "Known: box, setup, env, shell, sync.include, sync.depth, isolation, network, limits.");
     }
   }
 
@@ -303,6 +390,16 @@ std::string config_template() {
 
 # auto, bwrap or none. `none` needs --isolation on the command line, too, or `sandbox trust`.
 #isolation: auto
+
+# host or none: whether commands reach the network. `none` needs isolation.
+#network: none
+
+# What commands may use. A box that cannot enforce one of them refuses it.
+#limits:
+#  memory: 2G
+#  cpus: 2
+#  pids: 500
+#  time: 30m
 )";
 }
 

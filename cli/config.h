@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cli/error.h"
+#include "protocol/wire/messages.h"
 
 namespace cli {
 
@@ -31,6 +32,8 @@ struct Config {
   std::vector<std::string> includes;
   std::uint32_t depth = 50;
   std::string isolation;  // auto, bwrap, none or empty
+  std::string network;    // host, none or empty
+  protocol::wire::Limits limits;
   // Lines of the keys that need the command line's consent; 0: not there.
   int box_line = 0;
   int isolation_line = 0;

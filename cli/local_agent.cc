@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <cerrno>
 #include <chrono>
@@ -124,6 +125,34 @@ std::map<std::string, std::string> agent_environment(const Environment& environm
   return kept;
 }
 
+std::vector<fs::path> exposed_paths(const Environment& environment, const Paths& paths) {
+  auto beneath = [](const fs::path& path, const fs::path& directory) {
+    auto ends = std::mismatch(directory.begin(), directory.end(), path.begin(), path.end());
+    return !directory.empty() && ends.first == directory.end();
+  };
+  std::vector<fs::path> exposed;
+  auto add = [&](std::string_view list, const fs::path& within) {
+    while (!list.empty()) {
+      auto end = std::min(list.find(':'), list.size());
+      fs::path path = fs::path(list.substr(0, end)).lexically_normal();
+      list.remove_prefix(std::min(end + 1, list.size()));
+      if (path.has_relative_path() && path.filename().empty()) {
+        path = path.parent_path();
+      }
+      if (path.is_absolute() && beneath(path, within) && path != within &&
+          !beneath(paths.state, path) && !beneath(paths.config, path)) {
+        exposed.push_back(path);
+      }
+    }
+  };
+  add(environment.get("SANDBOX_EXPOSE"), "/");
+  fs::path home = fs::path(environment.get("HOME")).lexically_normal();
+  if (home.is_absolute() && home.has_relative_path()) {
+    add(environment.get("PATH"), home);
+  }
+  return exposed;
+}
+
 void LocalAgent::start(const protocol::ssh::PublicKey& key) {
   fs::path program = find_agent_program(environment_);
   if (auto made = os::make_private_directory(paths_.agent()); !made) {
@@ -170,6 +199,9 @@ void LocalAgent::launch() {
                 "--idle-exit",
                 std::to_string(kIdleSeconds),
                 "--trust-claimed-users"};
+  for (const auto& path : exposed_paths(environment_, paths_)) {
+    serve.argv.insert(serve.argv.end(), {"--expose", path.string()});
+  }
   serve.env = agent_environment(environment_);
   serve.cwd = "/";
   serve.stdout_fd = log_fd.get();

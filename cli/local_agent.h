@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/boxes.h"
 #include "cli/environment.h"
@@ -32,6 +33,12 @@ std::filesystem::path find_agent_program(const Environment& environment);
 
 // What an agent that outlives us may know of our environment.
 std::map<std::string, std::string> agent_environment(const Environment& environment);
+
+// What of this user's files every sandbox of the local box is shown, read-only: what SANDBOX_EXPOSE
+// names (absolute paths, with colons between), and the directories of PATH that are in the home, so
+// that a program that is found here is found there. Never one that our own files are in. Pure.
+std::vector<std::filesystem::path> exposed_paths(const Environment& environment,
+                                                 const Paths& paths);
 
 class LocalAgent {
  public:

@@ -22,6 +22,16 @@ UserError another_agent(const Entry& entry) {
           "` forgets the old sandbox.");
 }
 
+// What a new sandbox is to run in. The local agent has SANDBOX_ISOLATION from whoever started it,
+// perhaps long ago; here it is what this command was started with.
+std::string wanted_isolation(const Context& context, const Target& target) {
+  std::string wanted = target.config.isolation;
+  if (wanted.empty() && target.key.box == kLocalBox) {
+    wanted = context.environment.get("SANDBOX_ISOLATION");
+  }
+  return wanted.empty() ? "auto" : wanted;
+}
+
 }  // namespace
 
 std::string command_text(const Context& context) {
@@ -254,7 +264,11 @@ os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
   create.project = entry.key.project;
   create.branch = entry.key.branch;
   create.config = entry.key.config;
-  create.isolation = "none";
+  create.isolation = wanted_isolation(context_, target_);
+  if (!target_.config.network.empty()) {
+    create.network = target_.config.network;
+  }
+  create.limits = target_.config.limits;
   auto held = co_await hold_sandbox(context_, entry.id, entry.key.box);
   auto session = co_await connection_->open_session(context_.trace);
   client_ = std::make_unique<SessionClient>(context_.executor, context_.pool, std::move(session),

@@ -82,10 +82,6 @@ Target find_target(Context& context, const std::string& config) {
 
   Consent consent = consent_of(context);
   apply_consent(target.config, consent, is_trusted(context, target.config, consent));
-  if (target.config.isolation == "bwrap") {
-    throw UserError("config", "isolation with bubblewrap is not available in this version",
-                    "Use `auto`, or `none` on a box where commands are trusted.");
-  }
   for (const auto& text : arguments.values("init")) {
     target.init.insert_or_assign(parse_assignment(text, "--init").first,
                                  parse_assignment(text, "--init").second);

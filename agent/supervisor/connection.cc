@@ -157,7 +157,7 @@ void Connection::on_hello(const wire::Hello& hello) {
   hello_ = hello;
   wire::Hello answer;
   answer.version = supervisor_.options().version;
-  answer.pid = ::getpid();
+  answer.pid = supervisor_.options().pid;
   answer.jobs = supervisor_.running_jobs();
   frames_.send(0, answer);
 }

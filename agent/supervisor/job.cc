@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <set>
 #include <utility>
 
@@ -33,9 +34,20 @@ constexpr std::size_t kMaxLeftoversNamed = 20;
 // there is no end to wait for, only silence.
 constexpr auto kTerminalSilence = 50ms;
 constexpr int kKillRounds = 20;
+constexpr int kTimedOut = 124;  // as timeout(1) has it
 
 void kill_all(const std::vector<os::ProcessInfo>& processes, int signal) {
   for (const os::ProcessInfo& process : processes) ::kill(process.pid, signal);
+}
+
+// How many processes of the cgroup the kernel has killed for want of memory.
+std::uint64_t oom_kills(const std::filesystem::path& events) {
+  std::ifstream file(events);
+  std::string name;
+  std::uint64_t count = 0;
+  while (file >> name >> count)
+    if (name == "oom_kill") return count;
+  return 0;
 }
 
 }  // namespace
@@ -63,6 +75,8 @@ struct Job::State {
   bool draining = false;  // pumps take what is there and stop
   bool finished = false;
   bool ending = false;
+  bool timed_out = false;
+  std::uint64_t oom_kills_before = 0;
   bool orphans_come_here = os::is_subreaper();
   int hurries = 0;
   std::vector<std::string> leftovers;
@@ -213,8 +227,14 @@ struct Job::State {
     if (exit.signal != 0) exited.signal = os::signal_name(exit.signal);
     exited.core_dumped = exit.core_dumped;
     exited.leftovers = self->leftovers;
+    exited.oom = exit.signal == SIGKILL && !self->spec.oom_events.empty() &&
+                 oom_kills(self->spec.oom_events) > self->oom_kills_before;
+    if (self->timed_out) {
+      exited.status = kTimedOut;
+      exited.signal.clear();
+    }
     self->info.state = "exited";
-    if (exit.signal == 0) self->info.status = exit.status;
+    if (exited.signal.empty()) self->info.status = exited.status;
     self->info.signal = exited.signal;
     self->journal->finish(exited);
     self->ended = std::move(exited);
@@ -250,6 +270,21 @@ struct Job::State {
       (void)self->process->kill(SIGKILL);
       co_await give_time(self, 100ms);
     }
+  }
+
+  // Ends it when its time is over, and says so in its own output, where whoever looks later finds
+  // it.
+  static awaitable<void> limit_time(std::shared_ptr<State> self) {
+    auto deadline = steady_clock::now() + self->spec.time;
+    bool woken = true;
+    while (woken && !self->exited) woken = co_await self->changed.wait_until(deadline);
+    if (self->exited) co_return;
+    self->timed_out = true;
+    std::string said = "sandbox: ended after its limit of " +
+                       std::to_string(self->spec.time.count()) + "s (limits.time)";
+    self->journal->append(self->terminal ? FrameKind::output : FrameKind::error,
+                          said + (self->terminal ? "\r\n" : "\n"));
+    if (!std::exchange(self->ending, true)) co_await end_ladder(self, SIGINT);
   }
 
   void signal_group(int number) {
@@ -322,7 +357,16 @@ result<std::shared_ptr<Job>> Job::start(os::executor ex, JobSpec spec, EndTimes 
     spawn.stdout_fd = out.write.get();
     spawn.stderr_fd = err.write.get();
   }
-  auto process = os::Process::start(spawn);
+  if (!ours.prefix.empty()) {
+    // Looked for here, so that what is not there is told as ever.
+    auto program = os::find_program(spawn);
+    if (!program) return program.error();
+    spawn.argv = ours.prefix;
+    spawn.argv.push_back(*program);
+    spawn.argv.insert(spawn.argv.end(), ours.argv.begin(), ours.argv.end());
+  }
+  if (!ours.oom_events.empty()) state->oom_kills_before = oom_kills(ours.oom_events);
+  auto process = ours.start ? ours.start(spawn) : os::Process::start(spawn);
   if (!process) return process.error();
   state->process.emplace(std::move(*process));
 
@@ -347,6 +391,7 @@ result<std::shared_ptr<Job>> Job::start(os::executor ex, JobSpec spec, EndTimes 
   if (state->error)
     os::spawn(ex, "job errors", State::pump(state, *state->error, FrameKind::error));
   os::spawn(ex, "job", State::watch(state));
+  if (ours.time.count() > 0) os::spawn(ex, "job time", State::limit_time(state));
 
   std::shared_ptr<Job> job(new Job);
   job->state_ = std::move(state);

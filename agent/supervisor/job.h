@@ -33,6 +33,11 @@ struct JobSpec {
   std::filesystem::path journal;
   JournalLimits journal_limits;
   std::function<void()> on_finished;  // called once, before anybody who waits hears of it
+  std::vector<std::string> prefix;    // what is run in its place, and is told its path and argv
+  std::chrono::seconds time{0};       // how long it may take; 0: no limit
+  std::filesystem::path oom_events;   // a cgroup's memory.events; empty: there is none
+  // What starts it; empty: Process::start.
+  std::function<result<protocol::os::Process>(const protocol::os::Spawn& spawn)> start;
 };
 
 // How long each step of an end may take.

@@ -6,9 +6,11 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/json.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 
+#include "agent/supervisor/job_starter.h"
 #include "agent/supervisor/supervisor.h"
 #include "protocol/os/subreaper.h"
 
@@ -28,10 +30,32 @@ int complain(const wire::Failure& failure) {
   return failure.code == wire::Errc::busy ? kBusy : kCannotRun;
 }
 
+// What bubblewrap writes before it lets this process run: {"child-pid": 123, ...}. With what it was
+// given it has closed the other end.
+result<std::int64_t> read_outside_pid(int number) {
+  os::Fd fd(number);
+  std::string text;
+  char buffer[512];
+  while (text.find('}') == std::string::npos) {
+    ssize_t count = ::read(fd.get(), buffer, sizeof buffer);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return os::errno_failure(errno, "what bubblewrap says");
+    if (count == 0) break;
+    text.append(buffer, static_cast<std::size_t>(count));
+  }
+  boost::system::error_code error;
+  auto value = boost::json::parse(text, error);
+  auto* object = error ? nullptr : value.if_object();
+  auto* pid = object ? object->if_contains("child-pid") : nullptr;
+  if (!pid || !pid->is_int64()) return wire::Failure(wire::Errc::io, "bubblewrap names no pid");
+  return pid->get_int64();
+}
+
 // By pid, start time and boot, together, an agent knows whether this process still is the one.
-result<void> write_record(const Directory& directory, const std::string& version) {
+result<void> write_record(const Directory& directory, std::int64_t pid,
+                          const std::string& version) {
   boost::json::object record;
-  record["pid"] = ::getpid();
+  record["pid"] = pid;
   record["start_time"] = os::start_ticks(::getpid());
   record["boot_id"] = os::boot_id();
   record["version"] = version;
@@ -44,6 +68,16 @@ void say_ready() {
   ::dup2(STDERR_FILENO, STDOUT_FILENO);
 }
 
+// Whether jobs can be started at all is not known before one was.
+int try_job(JobStarter& jobs) {
+  os::Spawn nothing;
+  nothing.argv = {"/bin/sh", "-c", ":"};
+  auto process = jobs.start(nothing);
+  if (!process) return complain(process.error());
+  os::ExitStatus exit = process->wait_blocking();
+  return exit.signal != 0 ? 128 + exit.signal : exit.status;
+}
+
 awaitable<void> shut_down_at(os::SignalStream& signals, Supervisor& supervisor) {
   for (;;) {
     int number = co_await signals.next();
@@ -54,13 +88,37 @@ awaitable<void> shut_down_at(os::SignalStream& signals, Supervisor& supervisor) 
 
 }  // namespace
 
-int supervise(const std::filesystem::path& path, const std::string& version) {
+int supervise(const Start& start, const std::string& version) {
   ::setsid();  // fails when the agent did so already
   Options options;
-  options.directory = std::filesystem::absolute(path);
+  Directory directory = start.directory;
+  directory.root = std::filesystem::absolute(directory.root);
+  options.directory = directory.root;
+  options.workspace = directory.workspace_place;
+  options.home = directory.home_place;
   options.environment = os::environment();
   options.version = version;
-  Directory directory{options.directory};
+  options.pid = ::getpid();
+  options.job_limits = start.job_limits;
+  options.limiter = "/proc/self/exe";  // where it lies is hidden from jobs
+  options.job_time = std::chrono::seconds(start.job_seconds);
+  if (!start.cgroup.empty()) options.oom_events = start.cgroup / "memory.events";
+  std::unique_ptr<JobStarter> jobs;
+  if (start.isolated) {
+    auto objects = directory.store() / "objects";
+    if (auto there = os::make_private_directory(objects); !there) return complain(there.error());
+    auto made = JobStarter::make(directory.root.parent_path(), objects);
+    if (!made) return complain(made.error());
+    jobs = std::move(*made);
+    if (start.try_only) return try_job(*jobs);
+    options.start_process = [&jobs](const os::Spawn& spawn) { return jobs->start(spawn); };
+  }
+  if (start.info_fd >= 0) {
+    auto pid = read_outside_pid(start.info_fd);
+    if (!pid) return complain(pid.error());
+    options.pid = *pid;
+  }
+  const std::int64_t pid = options.pid;
 
   protocol::sync::WorkspaceOptions where;
   where.workspace = directory.workspace();
@@ -70,7 +128,8 @@ int supervise(const std::filesystem::path& path, const std::string& version) {
   auto supervisor = Supervisor::open(ex, std::move(options),
                                      [&] { return protocol::sync::Workspace::open(where); });
   if (!supervisor) return complain(supervisor.error());
-  if (auto written = write_record(directory, version); !written) return complain(written.error());
+  if (auto written = write_record(directory, pid, version); !written)
+    return complain(written.error());
 
   // A hang-up or an interrupt of whatever terminal we came from is not ours.
   os::SignalStream signals(ex, {SIGTERM, SIGHUP, SIGINT});

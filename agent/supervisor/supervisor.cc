@@ -69,7 +69,12 @@ result<std::unique_ptr<Supervisor>> Supervisor::open(os::executor ex, Options op
 }
 
 Supervisor::Supervisor(os::executor ex, Options options)
-    : ex_(ex), options_(std::move(options)), directory_{options_.directory}, changed_(ex) {}
+    : ex_(ex),
+      options_(std::move(options)),
+      directory_{options_.directory, options_.workspace, options_.home},
+      changed_(ex) {
+  if (options_.pid == 0) options_.pid = ::getpid();
+}
 
 Supervisor::~Supervisor() = default;
 
@@ -151,6 +156,14 @@ result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
   spec->env[kJobVariable] = id;
   spec->journal = directory_.journal(id);
   spec->on_finished = [this, id] { ledger_->ended(id); };
+  spec->start = options_.start_process;
+  spec->time = options_.job_time;
+  spec->oom_events = options_.oom_events;
+  if (options_.job_limits.any()) {
+    spec->prefix = {options_.limiter.native(), "limited"};
+    for (auto& word : os::limit_options(options_.job_limits)) spec->prefix.push_back(word);
+    spec->prefix.emplace_back("--");
+  }
   bool owes = protocol::sync::is_origin(client.origin);
   auto noted = ledger_->starting(id, owes ? client.origin : std::string());
   auto job = noted ? Job::start(ex_, std::move(*spec), options_.end_times)

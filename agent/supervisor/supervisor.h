@@ -19,6 +19,7 @@
 #include "agent/supervisor/ledger.h"
 #include "protocol/os/async.h"
 #include "protocol/os/flock.h"
+#include "protocol/os/limits.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/signals.h"
 #include "protocol/os/subreaper.h"
@@ -32,10 +33,21 @@ namespace agent::supervisor {
 class Connection;
 class WorkspaceQueue;
 
+// Starts a process: Process::start, or the way into a sandbox's isolation.
+using StartProcess = std::function<result<protocol::os::Process>(const protocol::os::Spawn& spawn)>;
+
 struct Options {
   std::filesystem::path directory;        // the sandbox's; must be there
+  std::filesystem::path workspace, home;  // where jobs find them; empty: in there
   protocol::os::Environment environment;  // of which PATH, LANG and the like go to jobs
   std::string version;
+  std::int64_t pid = 0;        // this process's as the agent knows it; 0: as we do
+  StartProcess start_process;  // of jobs; empty: Process::start
+  // What jobs are held to, and the program that holds them (`limited`, options.h).
+  protocol::os::ProcessLimits job_limits;
+  std::filesystem::path limiter;
+  std::chrono::seconds job_time{0};  // 0: no limit
+  std::filesystem::path oom_events;  // a cgroup's memory.events; empty: there is none
   // Without jobs, residents and connections for that long it ends by itself.
   std::chrono::milliseconds idle_limit{std::chrono::minutes(10)};
   EndTimes end_times;
@@ -131,8 +143,21 @@ class Supervisor {
   bool stopped_ = false;   // all has ended
 };
 
-// The program `sandbox-agent supervise`: until it ends, its exit status. Writes "ready\n" to stdout
-// once it listens and then lets go of it; everything else goes to stderr.
-int supervise(const std::filesystem::path& directory, const std::string& version);
+// How `sandbox-agent supervise` is started.
+struct Start {
+  Directory directory;
+  // It is the first process of bubblewrap's isolation, with the sandbox's directory and nothing
+  // else of the box's beside it: jobs see neither (job_starter.h).
+  bool isolated = false;
+  bool try_only = false;  // ends at once, with the status of a job that does nothing
+  int info_fd = -1;       // where bubblewrap says which pid this process has outside; -1: this one
+  protocol::os::ProcessLimits job_limits = {};
+  std::int64_t job_seconds = 0;       // 0: no limit
+  std::filesystem::path cgroup = {};  // a directory with its memory.events
+};
+
+// That program: until it ends, its exit status. Writes "ready\n" to stdout once it listens and then
+// lets go of it; everything else goes to stderr.
+int supervise(const Start& start, const std::string& version);
 
 }  // namespace agent::supervisor

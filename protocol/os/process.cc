@@ -60,29 +60,6 @@ bool is_executable(const std::string& path) {
   return ::access(path.c_str(), X_OK) == 0;
 }
 
-// What a shell would run. Errc::not_found or denied, naming the program.
-result<std::string> find_program(const Spawn& spawn) {
-  if (spawn.argv.empty() || spawn.argv[0].empty())
-    return Failure(Errc::not_found, "an empty command");
-  const std::string& program = spawn.argv[0];
-  if (program.find('/') != std::string::npos) return program;
-  std::string path = search_path(spawn);
-  bool denied = false;
-  for (std::size_t begin = 0; begin <= path.size();) {
-    std::size_t end = std::min(path.find(':', begin), path.size());
-    std::string directory = path.substr(begin, end - begin);
-    begin = end + 1;
-    if (directory.empty()) directory = ".";
-    std::string candidate = directory + "/" + program;
-    std::string here =
-        directory[0] == '/' || spawn.cwd.empty() ? candidate : spawn.cwd + "/" + candidate;
-    if (is_executable(here)) return candidate;
-    if (errno == EACCES) denied = true;
-  }
-  if (denied) return Failure(Errc::denied, program + ": Permission denied");
-  return Failure(Errc::not_found, program + ": command not found");
-}
-
 // posix_spawn's two attribute objects, destroyed whatever happens.
 struct SpawnAttributes {
   posix_spawnattr_t attributes;
@@ -122,6 +99,40 @@ ExitStatus decode(int wait_status) {
 }
 
 }  // namespace
+
+result<std::string> find_program(const Spawn& spawn) {
+  if (spawn.argv.empty() || spawn.argv[0].empty())
+    return Failure(Errc::not_found, "an empty command");
+  const std::string& program = spawn.argv[0];
+  if (program.find('/') != std::string::npos) return program;
+  std::string path = search_path(spawn);
+  bool denied = false;
+  for (std::size_t begin = 0; begin <= path.size();) {
+    std::size_t end = std::min(path.find(':', begin), path.size());
+    std::string directory = path.substr(begin, end - begin);
+    begin = end + 1;
+    if (directory.empty()) directory = ".";
+    std::string candidate = directory + "/" + program;
+    std::string here =
+        directory[0] == '/' || spawn.cwd.empty() ? candidate : spawn.cwd + "/" + candidate;
+    if (is_executable(here)) return candidate;
+    if (errno == EACCES) denied = true;
+  }
+  if (denied) return Failure(Errc::denied, program + ": Permission denied");
+  return Failure(Errc::not_found, program + ": command not found");
+}
+
+Failure become(const std::string& program, const std::vector<std::string>& argv) {
+  auto words = pointers(argv);
+  ::execv(program.c_str(), words.data());
+  if (errno == ENOEXEC) {
+    std::vector<std::string> script = {"/bin/sh", program};
+    script.insert(script.end(), argv.begin() + 1, argv.end());
+    words = pointers(script);
+    ::execv("/bin/sh", words.data());
+  }
+  return errno_failure(errno, program);
+}
 
 struct Process::State {
   pid_t pid = -1;

@@ -71,4 +71,12 @@ class Process {
   std::shared_ptr<State> state_;
 };
 
+// What Process::start would run for argv[0]: its path, absolute or relative to cwd. Errc::not_found
+// or denied, naming the program.
+result<std::string> find_program(const Spawn& spawn);
+
+// Becomes the program at that path, with this process's environment and directory. Comes back only
+// with an error, as of Process::start. argv[0] is what it is told that it is called.
+wire::Failure become(const std::string& program, const std::vector<std::string>& argv);
+
 }  // namespace protocol::os

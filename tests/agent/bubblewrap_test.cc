@@ -46,6 +46,8 @@ TEST_CASE(
   }
   CHECK(has(command, {"--cap-drop", "ALL"}));
   CHECK(has(command, {"--remount-ro", "/"}));
+  CHECK(place(command, {"--proc", "/proc"}) <
+        place(command, {"--ro-bind-try", "/proc/sys", "/proc/sys"}));
   // It outlives the agent, and bubblewrap.
   CHECK(!has(command, {"--die-with-parent"}));
 }
@@ -78,6 +80,18 @@ TEST_CASE("what is given is mounted after what it lies in, and never over it") {
         place(command, {"--ro-bind-try", "/tmp/x", "/tmp/x"}));
   CHECK(place(command, {"--dev", "/dev"}) <
         place(command, {"--dev-bind-try", "/dev/ttyUSB0", "/dev/ttyUSB0"}));
+}
+
+TEST_CASE("whatever user looks, the directories above what is shown are open to it") {
+  Shut shut = example();
+  shut.shown = {{"/etc/ssl"}, {"/usr"}, {"/usr/local/x"}};
+  auto command = agent::bubblewrap_command(shut);
+  CHECK(place(command, {"--perms", "0755", "--dir", "/etc"}) <
+        place(command, {"--ro-bind-try", "/etc/ssl", "/etc/ssl"}));
+  CHECK(has(command, {"--dir", "/home"}));
+  // What is mounted has its own.
+  CHECK(!has(command, {"--dir", "/usr/local"}));
+  CHECK(!has(command, {"--dir", "/run"}));
 }
 
 TEST_CASE("the environment inside is what was named and nothing else") {

@@ -43,6 +43,21 @@ TEST_CASE("serve listens on a free loopback port with one slot unless told other
   CHECK(serve.slots == 1);
   CHECK(!serve.idle_exit);
   CHECK(!serve.trust_claimed_users);
+  CHECK(!serve.isolation);
+  CHECK(!serve.trust_commands);
+  CHECK(serve.exposed.empty());
+}
+
+TEST_CASE("serve is told what sandboxes run in, and what of the box they are given") {
+  auto parsed = parse({"serve", "--state", "d", "--name", "n", "--isolation", "bwrap",
+                       "--trust-commands", "--expose", "/opt/sdk", "--expose=/dev/ttyUSB0"});
+  REQUIRE(parsed);
+  auto serve = std::get<agent::ServeOptions>(*parsed);
+  CHECK(serve.isolation == agent::IsolationMode::bwrap);
+  CHECK(serve.trust_commands);
+  CHECK(serve.exposed == std::vector<std::filesystem::path>{"/opt/sdk", "/dev/ttyUSB0"});
+  for (const char* mode : {"auto", "none"})
+    CHECK(parse({"serve", "--state", "d", "--name", "n", "--isolation", mode}));
 }
 
 TEST_CASE(
@@ -79,6 +94,9 @@ TEST_CASE("what is wrong with the command line is named") {
   CHECK(refused_naming(with({"--idle-exit"}), "needs a value"));
   CHECK(refused_naming(with({"--trust-claimed-users=yes"}), "takes no value"));
   CHECK(refused_naming(with({"extra"}), "extra"));
+  CHECK(refused_naming(with({"--isolation", "docker"}), "docker"));
+  CHECK(refused_naming(with({"--expose", "sdk"}), "absolute"));
+  CHECK(refused_naming({"supervise", "--directory", "d", "--info-fd", "-1"}, "--info-fd"));
   CHECK(refused_naming({"serve", "--state", "d", "--name", "a\nb"}, "--name"));
   CHECK(refused_naming({"authorize", "--state", "d"}, "a key"));
   CHECK(refused_naming({"authorize", "--state", "d", "k", "l"}, "one key"));

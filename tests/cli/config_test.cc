@@ -72,6 +72,33 @@ TEST_CASE(
   CHECK(config.setup.size() == 2);
   CHECK(config.box == "rig1");
   CHECK(config.includes.size() == 1);
+  CHECK(config.network == "none");
+  CHECK(config.limits.seconds == 1800);
+}
+
+TEST_CASE("limits are sizes, processors, processes and durations") {
+  auto config = cli::parse_config(
+      "network: none\nlimits: {memory: 512M, cpus: 1.5, pids: 100, time: 10m}\n", "/p/x");
+  CHECK(config.network == "none");
+  CHECK(config.limits.memory == 512 << 20);
+  CHECK(config.limits.millicpus == 1500);
+  CHECK(config.limits.pids == 100);
+  CHECK(config.limits.seconds == 600);
+  CHECK(cli::parse_config("limits: {memory: 2T}\n", "/p/x").limits.memory == 2ll << 40);
+  CHECK(cli::parse_config("limits: {memory: 1048576}\n", "/p/x").limits.memory == 1 << 20);
+  CHECK(cli::parse_config("limits: {cpus: 2}\n", "/p/x").limits.millicpus == 2000);
+  CHECK(cli::parse_config("limits:\n", "/p/x").limits == protocol::wire::Limits());
+  for (const char* wrong :
+       {"memory: lots", "memory: 0", "memory: -1", "memory: 9999999T", "memory: G", "cpus: 1.",
+        "cpus: 0", "cpus: 0.0001", "cpus: -2", "pids: 1.5", "pids: 0", "time: soon", "time: 0"}) {
+    CAPTURE(wrong);
+    CHECK(
+        complaint("limits:\n  " + std::string(wrong) + "\n").find("/p/.sandbox.yml:2: `limits.") ==
+        0);
+  }
+  CHECK(complaint("limits:\n  disk: 1G\n").find("`limits.disk`") != std::string::npos);
+  CHECK(complaint("limits: 3\n").find("/p/.sandbox.yml:1: `limits` must be a map") == 0);
+  CHECK(complaint("network: vpn\n").find("/p/.sandbox.yml:1: `network`") == 0);
 }
 
 TEST_CASE("what is wrong is named with file and line") {

@@ -12,6 +12,7 @@
 #include "protocol/os/fd.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/run.h"
+#include "tests/support/isolation.h"
 
 namespace test {
 
@@ -81,6 +82,9 @@ void AgentProcess::start() {
                 "box",
                 "--listen",
                 "127.0.0.1:0"};
+  // One that a test gives comes later, and counts.
+  auto isolation = isolation_options();
+  spawn.argv.insert(spawn.argv.end(), isolation.begin(), isolation.end());
   spawn.argv.insert(spawn.argv.end(), options_.begin(), options_.end());
   spawn.stderr_fd = log_file.get();
   process_ = must(os::Process::start(spawn));

@@ -2,6 +2,7 @@
 
 #include "agent/authorized_keys.h"
 #include "protocol/os/paths.h"
+#include "tests/support/isolation.h"
 
 namespace test {
 
@@ -31,6 +32,7 @@ AgentWorld::AgentWorld(std::function<void(agent::AgentSettings&)> tune)
   settings_.serve.name = "local";
   settings_.serve.slots = 0;
   settings_.serve.trust_claimed_users = true;
+  settings_.serve.isolation = agent::isolation_mode(isolation_under_test());
   settings_.program = std::filesystem::path(SANDBOX_BIN_DIR) / "sandbox-agent";
   settings_.stop_grace = std::chrono::milliseconds(200);
   if (tune) {

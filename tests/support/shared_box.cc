@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "protocol/os/run.h"
+#include "tests/support/isolation.h"
 
 namespace test {
 namespace fs = std::filesystem;
@@ -93,7 +94,9 @@ void SharedBox::start() {
   os::Spawn serve;
   serve.argv = {kAgent,   "serve", "--state",  state().string(),
                 "--name", name_,   "--listen", "127.0.0.1:" + port_};
-  serve.argv.insert(serve.argv.end(), options_.begin(), options_.end());
+  for (const auto& options : {isolation_options(), options_}) {
+    serve.argv.insert(serve.argv.end(), options.begin(), options.end());
+  }
   serve.env = environment_;
   serve.cwd = "/";
   serve.stderr_fd = log_fd.get();

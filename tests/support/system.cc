@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "protocol/os/paths.h"
+#include "tests/support/isolation.h"
 
 namespace test {
 namespace fs = std::filesystem;
@@ -145,6 +146,7 @@ Machine::Machine() {
   environment["XDG_STATE_HOME"] = (root_ / "state").string();
   environment["XDG_CONFIG_HOME"] = (root_ / "config").string();
   environment["TERM"] = "xterm";
+  environment["SANDBOX_ISOLATION"] = isolation_under_test();
 }
 
 Machine::~Machine() {

@@ -133,7 +133,7 @@ TEST_CASE("what cannot be made or bound is answered by name, and the session goe
   create.sandbox = sandbox_id('a');
   create.isolation = "magic";
   client.send(0, create);
-  CHECK(client.expect<Failed>(0).code == "unsupported");
+  CHECK(client.expect<Failed>(0).code == "bad_input");
   create.isolation = "none";
   create.user = "a\nb";
   client.send(0, create);
