@@ -26,6 +26,7 @@ protocol::os::awaitable<int> run_reset(Context& context);
 protocol::os::awaitable<int> run_boxes_list(Context& context);
 protocol::os::awaitable<int> run_boxes_add(Context& context);
 protocol::os::awaitable<int> run_boxes_edit(Context& context);
+protocol::os::awaitable<int> run_boxes_install(Context& context);
 protocol::os::awaitable<int> run_boxes_delete(Context& context);
 protocol::os::awaitable<int> run_boxes_export(Context& context);
 protocol::os::awaitable<int> run_boxes_import(Context& context);

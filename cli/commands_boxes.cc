@@ -44,6 +44,19 @@ Command boxes_row() {
        0,
        false,
        run_boxes_add},
+      {"boxes install",
+       "Put the agent on a machine and add it as a box",
+       "boxes install NAME [--host SSH_HOST] [OPTION...]",
+       "Copies this machine's sandbox-agent there with your own ssh, which has to get\n"
+       "there without a question, lets your key in and starts the agent: as a service\n"
+       "where systemd keeps one for the account, else as a daemon. Never becomes root.\n"
+       "What is there already stays as it is: it can be run again.",
+       {{"host", "SSH_HOST", "the machine, as your own ssh knows it (default: NAME)"},
+        {"slots", "N", "how many commands it runs at once (default: 1; 0: no limit)"},
+        {"listen", "HOST[:PORT]", "clients connect to the agent there, not through sshd"}},
+       1,
+       false,
+       run_boxes_install},
       {"boxes edit",
        "Change a box's address, host key or name",
        "boxes edit --name NAME OPTION...",

@@ -55,13 +55,9 @@ os::awaitable<void> reap(os::executor executor, os::Process process, std::shared
 
 }  // namespace
 
-std::optional<AgentAddress> read_agent_address(const fs::path& state) {
-  auto text = os::read_file(state / "agent.json", 64 * 1024);
-  if (!text) {
-    return std::nullopt;
-  }
+std::optional<AgentAddress> parse_agent_address(std::string_view text) {
   boost::system::error_code error;
-  json::value root = json::parse(*text, error);
+  json::value root = json::parse(json::string_view(text.data(), text.size()), error);
   if (error || !root.is_object()) {
     return std::nullopt;
   }
@@ -77,7 +73,16 @@ std::optional<AgentAddress> read_agent_address(const fs::path& state) {
   }
   found.address = *address;
   found.pid = static_cast<int>(pid->get_int64());
-  if (::kill(found.pid, 0) != 0 && errno == ESRCH) {
+  return found;
+}
+
+std::optional<AgentAddress> read_agent_address(const fs::path& state) {
+  auto text = os::read_file(state / "agent.json", 64 * 1024);
+  if (!text) {
+    return std::nullopt;
+  }
+  auto found = parse_agent_address(*text);
+  if (found && ::kill(found->pid, 0) != 0 && errno == ESRCH) {
     return std::nullopt;
   }
   return found;

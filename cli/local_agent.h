@@ -24,6 +24,8 @@ struct AgentAddress {
   std::string agent;
 };
 
+// What an agent writes into agent.json; std::nullopt for any other text.
+std::optional<AgentAddress> parse_agent_address(std::string_view text);
 // What agent.json in this state directory says; std::nullopt when there is none, it is damaged or
 // its process has ended.
 std::optional<AgentAddress> read_agent_address(const std::filesystem::path& state);

@@ -30,6 +30,7 @@ case " $* " in
     touch "$MACHINE/status" ;;
 esac
 """,
+    "systemctl": "",
     "id": 'cat "$MACHINE/uid"\n',
     "sudo": """
 [[ $1 == -n && -e $MACHINE/sudo-works ]] || exit 1
@@ -82,6 +83,7 @@ class Machine:
                 "SETUP_OS_RELEASE": self.path("os-release"),
                 "SETUP_DPKG_STATUS": self.path("status"),
                 "SETUP_RETRY_SECONDS": "0",
+                "SETUP_SYSTEMD": self.path("systemd"),
             },
         )
         return run, self.read("log").splitlines()
@@ -166,6 +168,25 @@ class Setup(unittest.TestCase):
             installed = machine.read("installed").split()
             self.assertIn(has, installed)
             self.assertNotIn(has_not, installed)
+
+    def test_the_tests_sshd_does_not_make_this_machine_serve_ssh(self):
+        machine = self.machine()
+        os.mkdir(machine.path("systemd"))
+        for failing in (True, False):
+            machine.write("install-fails", "")
+            if not failing:
+                os.remove(machine.path("install-fails"))
+            run, commands = machine.setup("--tests")
+            self.assertEqual(run.returncode, 1 if failing else 0, run.stderr)
+            steps = [c.split()[1] for c in commands if c.startswith(("systemctl ", "apt-get -o"))]
+            self.assertEqual(steps, ["mask", "-o", "unmask", "disable"])
+
+    def test_an_sshd_that_is_there_is_left_alone(self):
+        machine = self.machine()
+        os.mkdir(machine.path("systemd"))
+        machine.write("installed", "openssh-server\n")
+        _, commands = machine.setup("--tests")
+        self.assertFalse(any(c.startswith("systemctl") for c in commands), commands)
 
     def test_any_other_system_gets_the_list(self):
         for os_release in ['ID=fedora\nVERSION_ID="40"\n', 'ID=debian\nVERSION_ID="11"\n', ""]:
