@@ -13,6 +13,7 @@
 #include "protocol/os/paths.h"
 #include "protocol/os/run.h"
 #include "tests/support/isolation.h"
+#include "tests/support/places.h"
 
 namespace test {
 

@@ -3,6 +3,7 @@
 #include "agent/authorized_keys.h"
 #include "protocol/os/paths.h"
 #include "tests/support/isolation.h"
+#include "tests/support/places.h"
 
 namespace test {
 

@@ -11,6 +11,7 @@
 
 #include "protocol/os/run.h"
 #include "tests/support/isolation.h"
+#include "tests/support/places.h"
 
 namespace test {
 namespace fs = std::filesystem;

@@ -17,6 +17,7 @@
 
 #include "protocol/os/paths.h"
 #include "tests/support/isolation.h"
+#include "tests/support/places.h"
 
 namespace test {
 namespace fs = std::filesystem;

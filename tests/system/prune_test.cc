@@ -12,6 +12,7 @@
 #include "protocol/os/clock.h"
 #include "protocol/os/flock.h"
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 #include "tests/support/sandbox_list.h"
 #include "tests/support/system.h"
 

@@ -5,6 +5,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/delay_proxy.h"
+#include "tests/support/places.h"
 #include "tests/support/system.h"
 
 namespace {

@@ -5,6 +5,7 @@
 
 #include "protocol/os/paths.h"
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 #include "tests/support/sshd.h"
 #include "tests/support/team.h"
 

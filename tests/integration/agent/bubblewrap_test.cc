@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 #include "tests/support/temporary_directory.h"
 
 using agent::Shut;

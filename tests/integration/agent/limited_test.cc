@@ -5,6 +5,7 @@
 #include "protocol/os/process.h"
 #include "protocol/os/run.h"
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 #include "tests/support/temporary_directory.h"
 
 namespace os = protocol::os;

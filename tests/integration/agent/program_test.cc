@@ -11,6 +11,7 @@
 #include "protocol/wire/frames.h"
 #include "tests/support/agent_process.h"
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 #include "tests/support/unprivileged.h"
 
 using namespace test;

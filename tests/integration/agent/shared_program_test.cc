@@ -9,6 +9,7 @@
 #include "protocol/os/unix_socket.h"
 #include "tests/support/agent_process.h"
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 
 using namespace test;
 using namespace protocol::wire;

@@ -8,6 +8,7 @@
 #include "protocol/os/subreaper.h"
 #include "protocol/os/unix_socket.h"
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 #include "tests/support/supervised.h"
 
 using namespace std::chrono_literals;

@@ -8,6 +8,7 @@
 #include "protocol/wire/frames.h"
 #include "protocol/wire/message_fields.h"
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 
 using namespace protocol::wire;
 
