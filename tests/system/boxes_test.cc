@@ -320,11 +320,11 @@ TEST_CASE("a deleted box leaves its sandboxes alone, and they are there when it 
   auto deleted = alice.run({"boxes", "delete", "--name", "rig", "--yes"});
   CHECK(deleted.status == 0);
   CHECK(has(deleted.err, "A sandbox on record stays there"));
-  auto listed = json::parse(alice.run({"list", "--json"}).out);
+  auto listed = json::parse(alice.run({"list", "--all", "--json"}).out);
   REQUIRE(listed.at("Sandboxes").as_array().size() == 1);
   CHECK(listed.at("Sandboxes").at(0).at("Status") == "unreachable");
   box.introduce(alice, "alice");
-  listed = json::parse(alice.run({"list", "--json"}).out);
+  listed = json::parse(alice.run({"list", "--all", "--json"}).out);
   CHECK(listed.at("Sandboxes").at(0).at("Status") == "ready");
 }
 

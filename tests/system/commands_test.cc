@@ -105,7 +105,7 @@ TEST_CASE("a setup that fails ends the start, names the command and leaves nothi
   CHECK(machine.exec("true").status == 0);
 }
 
-TEST_CASE("a starter killed with -9 leaves nobody waiting and one sandbox") {
+TEST_CASE("a starter killed with -9 leaves nobody waiting and one sandbox", "[none]") {
   Machine machine;
   machine.make_repository();
   write_text(
@@ -325,7 +325,8 @@ TEST_CASE("a configuration named on the command line has its own sandbox") {
 }
 
 TEST_CASE(
-    "a start that another process is making is returned as starting, and with --wait waited for") {
+    "a start that another process is making is returned as starting, and with --wait waited for",
+    "[none]") {
   Machine machine;
   machine.make_repository();
   write_text(machine.project() / ".sandbox.yml", "setup: echo blocked; until test -e " +
