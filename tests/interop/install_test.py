@@ -1,8 +1,6 @@
 """`sandbox boxes install` through the user's own ssh, on machines that have nothing but a real sshd.
 
 Usage: install_test.py BIN_DIR [unittest arguments]
-Everything happens in a private directory and on loopback; the directory stays behind, and is named,
-when a test fails.
 """
 
 import json
@@ -12,39 +10,16 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
-from sshd import SSHD, Laptop, Sshd, end_all_below, free_port, wait_for, write_program  # noqa: E402
+from sshd import SSHD, Laptop, MachinesTest, free_port, wait_for, write_program  # noqa: E402
 
 BIN = pathlib.Path(sys.argv.pop(1)).resolve() if len(sys.argv) > 1 else None
 
 
-class Install(unittest.TestCase):
-    def setUp(self):
-        self.root = pathlib.Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
-        self.bin = BIN
-        self.machines = []
-        self.laptop = Laptop(self.root, BIN)
-        self.addCleanup(self.end)
-
-    def end(self):
-        for machine in self.machines:
-            machine.end()
-        end_all_below(self.root)
-        failed = any(error for _, error in getattr(self._outcome, "errors", [])) or any(
-            test is self for test, _ in (self._outcome.result.failures + self._outcome.result.errors))
-        if failed:
-            print(f"left behind: {self.root}", file=sys.stderr)
-        else:
-            shutil.rmtree(self.root, ignore_errors=True)
-
-    def machine(self, name="rig", jump=None, trusted=True, **options):
-        sshd = Sshd(self.root, name, self.laptop.public_key, **options)
-        self.machines.append(sshd)
-        self.laptop.knows(sshd, jump, trusted)
-        return sshd
+class Install(MachinesTest):
+    bin = BIN
 
     def install(self, *words, status=0):
         return self.laptop.run("boxes", "install", *words, status=status)
@@ -263,59 +238,29 @@ class Install(unittest.TestCase):
         self.assertEqual(other.files(), [])
         self.assertEqual(before, self.laptop.boxes_file.read_text())
 
-    def fake_systemd(self, machine, linger):
-        """Just enough of systemctl --user and loginctl: it runs what the unit says."""
-        (machine.root / "linger").write_text(linger)
-        write_program(machine.bin / "loginctl", f"""#!/bin/sh
-echo "loginctl $*" >>{machine.root}/calls
-case "$*" in
-  *enable-linger*) [ "$(cat {machine.root}/linger)" = allowed ] && echo yes >{machine.root}/linger ;;
-  *show-user*) echo "Linger=$(grep -x yes {machine.root}/linger || echo no)" ;;
-esac
-""")
-        write_program(machine.bin / "systemctl", f"""#!/bin/sh
-echo "systemctl $*" >>{machine.root}/calls
-[ "$1" = --user ] || exit 1
-case "$2" in
-  restart)
-    if [ -f {machine.root}/main ]; then
-      kill "$(cat {machine.root}/main)"
-      while kill -0 "$(cat {machine.root}/main)" 2>/dev/null; do sleep 0.05; done
-    fi
-    command=$(sed -n 's/^ExecStart="\\(.*\\)"$/\\1/p' {machine.home}/.config/systemd/user/"$3")
-    setsid "$command" </dev/null >>{machine.root}/journal 2>&1 &
-    echo $! >{machine.root}/main ;;
-  show) echo "MainPID=$(cat {machine.root}/main 2>/dev/null || echo 0)" ;;
-esac
-exit 0
-""")
-
-    def calls(self, machine):
-        return (machine.root / "calls").read_text()
-
     def test_it_is_a_service_where_the_service_manager_keeps_one(self):
         rig = self.machine()
-        self.fake_systemd(rig, "allowed")
+        rig.fake_systemd("allowed")
         done = self.install("rig", "--listen", f"127.0.0.1:{free_port()}")
         self.assertIn("as a service", done.out)
         unit = (rig.home / ".config/systemd/user/sandbox-agent.service").read_text()
         self.assertIn("KillMode=process", unit)
-        calls = self.calls(rig)
+        calls = rig.calls()
         self.assertLess(calls.index("daemon-reload"), calls.index("enable sandbox-agent.service"))
         self.assertLess(calls.index("enable sandbox-agent.service"),
                         calls.index("restart sandbox-agent.service"))
         self.assertEqual(int((rig.root / "main").read_text()), rig.agent_pid())
         again = self.install("rig")
         self.assertIn("It runs as a service", again.out)
-        self.assertEqual(self.calls(rig).count("restart"), 1)
+        self.assertEqual(rig.calls().count("restart"), 1)
 
     def test_a_service_that_would_end_with_the_login_is_a_daemon_instead(self):
         rig = self.machine()
-        self.fake_systemd(rig, "no")
+        rig.fake_systemd("no")
         done = self.install("rig", "--listen", f"127.0.0.1:{free_port()}")
         self.assertIn("as a daemon", done.out)
         self.assertIn("loginctl enable-linger", done.err)
-        self.assertNotIn("restart", self.calls(rig))
+        self.assertNotIn("restart", rig.calls())
         self.assertNotEqual(rig.agent_pid(), 0)
 
     def test_json_says_what_was_done(self):

@@ -1,7 +1,8 @@
 """For tests that need another machine with nothing but its sshd: a real one on loopback, with a home
 of its own, and a laptop whose `ssh` knows it from a private ssh_config.
 
-Both live below one short private directory and end what they started, and nothing else.
+Both live below one short private directory and end what they started, and nothing else. The
+directory stays behind, and is named, when a test fails.
 """
 
 import getpass
@@ -12,7 +13,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
+import unittest
 
 LIMIT = 90  # seconds that any one step may take
 SSHD = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
@@ -99,6 +103,37 @@ class Sshd:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(LIMIT)
+
+    def fake_systemd(self, linger):
+        """Just enough of systemctl --user and loginctl: it runs what the unit says."""
+        (self.root / "linger").write_text(linger)
+        write_program(self.bin / "loginctl", f"""#!/bin/sh
+echo "loginctl $*" >>{self.root}/calls
+case "$*" in
+  *enable-linger*) [ "$(cat {self.root}/linger)" = allowed ] && echo yes >{self.root}/linger ;;
+  *show-user*) echo "Linger=$(grep -x yes {self.root}/linger || echo no)" ;;
+esac
+""")
+        write_program(self.bin / "systemctl", f"""#!/bin/sh
+echo "systemctl $*" >>{self.root}/calls
+[ "$1" = --user ] || exit 1
+case "$2" in
+  restart)
+    if [ -f {self.root}/main ]; then
+      kill "$(cat {self.root}/main)"
+      while kill -0 "$(cat {self.root}/main)" 2>/dev/null; do sleep 0.05; done
+    fi
+    command=$(sed -n 's/^ExecStart="\\(.*\\)"$/\\1/p' {self.home}/.config/systemd/user/"$3")
+    setsid "$command" </dev/null >>{self.root}/journal 2>&1 &
+    echo $! >{self.root}/main ;;
+  show) echo "MainPID=$(cat {self.root}/main 2>/dev/null || echo 0)" ;;
+esac
+exit 0
+""")
+
+    def calls(self):
+        """What was asked of it, in order."""
+        return (self.root / "calls").read_text()
 
     # What `boxes install` makes there.
 
@@ -201,6 +236,35 @@ class Laptop:
         for words in (["init", "-q", "-b", "main"], ["add", "f"], ["commit", "-q", "-m", "first"]):
             subprocess.run(git + words, cwd=self.project, check=True, env=self.env,
                            stdin=subprocess.DEVNULL)
+
+
+class MachinesTest(unittest.TestCase):
+    """A laptop, and machines as a test asks for them. `bin`: where the programs are."""
+
+    bin = None
+
+    def setUp(self):
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="sbx-", dir="/tmp"))
+        self.machines = []
+        self.laptop = Laptop(self.root, self.bin)
+        self.addCleanup(self.end)
+
+    def end(self):
+        for machine in self.machines:
+            machine.end()
+        end_all_below(self.root)
+        failed = any(error for _, error in getattr(self._outcome, "errors", [])) or any(
+            test is self for test, _ in (self._outcome.result.failures + self._outcome.result.errors))
+        if failed:
+            print(f"left behind: {self.root}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def machine(self, name="rig", jump=None, trusted=True, **options):
+        sshd = Sshd(self.root, name, self.laptop.public_key, **options)
+        self.machines.append(sshd)
+        self.laptop.knows(sshd, jump, trusted)
+        return sshd
 
 
 def end_all_below(root):
