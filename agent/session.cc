@@ -23,9 +23,11 @@ namespace {
 
 result<void> check_version(std::int64_t version) {
   if (version != std::int64_t{wire::kProtocolVersion}) {
-    return Failure(Errc::unsupported, "this agent speaks version " +
-                                          std::to_string(wire::kProtocolVersion) +
-                                          " of the session protocol");
+    bool older = version < std::int64_t{wire::kProtocolVersion};
+    return Failure(Errc::unsupported,
+                   "this agent speaks protocol " + std::to_string(wire::kProtocolVersion) +
+                       ", the client " + std::to_string(version) + ": update " +
+                       (older ? "sandbox where the client runs" : "the agent on the box"));
   }
   return {};
 }
@@ -38,7 +40,10 @@ result<void> check_argument(const std::string& argument) {
     return Failure(Errc::bad_input, "the session directive takes {\"version\":1}");
   }
   const auto* version = object->if_contains("version");
-  return check_version(version == nullptr || !version->is_int64() ? -1 : version->as_int64());
+  if (version == nullptr || !version->is_int64()) {
+    return Failure(Errc::bad_input, "the session directive names no version");
+  }
+  return check_version(version->as_int64());
 }
 
 }  // namespace

@@ -130,9 +130,10 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
     client_.send(request, protocol::wire::Failed{std::string(step),
                                                  protocol::wire::name(failure.code), failure.what});
   }
-  // The agent stops: a session that holds the lock may go on for a while, the others end.
+  // The agent stops: a session that holds the lock may go on for a while, the others end. So does
+  // one that holds the whole box: it runs nothing, and may want just that.
   void stop() {
-    if (!steps_.holds()) {
+    if (!steps_.holds() || sandbox_.empty()) {
       end_with(protocol::wire::Failure(protocol::wire::Errc::gone, "the agent is stopping"));
     }
   }

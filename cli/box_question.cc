@@ -2,6 +2,7 @@
 
 #include "cli/session_client.h"
 #include "cli/target.h"
+#include "protocol/wire/quoting.h"
 
 namespace cli {
 namespace os = protocol::os;
@@ -21,7 +22,8 @@ UserError no_answer(const std::string& box, const wire::Message& answer) {
     if (wire::errc_from_name(failed->code) == wire::Errc::unsupported) {
       return UserError("agent",
                        "the agent of the box " + box + " is older than this and cannot do that",
-                       "Update it, then try again. Nothing was changed.");
+                       "Update it (`sandbox update --box " + wire::shell_quote(box) +
+                           "`), then try again. Nothing was changed.");
     }
     return failed_error(*failed, box);
   }

@@ -85,7 +85,9 @@ UserError other_protocol(const Box& box, const wire::Info& info) {
                    "the agent on " + shown(box) + " speaks protocol " +
                        std::to_string(info.protocol) + ", this CLI " +
                        std::to_string(wire::kProtocolVersion),
-                   std::string("Update ") + (older ? "the agent there" : "sandbox here") +
+                   (older ? "Update the agent there: sandbox update --box " +
+                                wire::shell_quote(box.name) + " --force-command"
+                          : std::string("Update sandbox here")) +
                        ". Nothing was changed.");
 }
 

@@ -35,6 +35,7 @@ protocol::os::awaitable<int> run_boxes_unlock(Context& context);
 protocol::os::awaitable<int> run_jobs(Context& context);
 protocol::os::awaitable<int> run_attach(Context& context);
 protocol::os::awaitable<int> run_kill(Context& context);
+protocol::os::awaitable<int> run_update(Context& context);
 protocol::os::awaitable<int> run_key(Context& context);
 protocol::os::awaitable<int> run_ssh_config(Context& context);
 protocol::os::awaitable<int> run_version(Context& context);

@@ -242,6 +242,19 @@ const std::vector<Command>& commands() {
        false,
        run_reset},
       boxes_row(),
+      {"update",
+       "Replace the agents of installed boxes by this one",
+       "update --box NAME | --all [--force-command]",
+       "For boxes that `sandbox boxes install` made. Locks the whole box first, and never\n"
+       "waits for that: with --all a box that is locked or busy is skipped, and named.\n"
+       "User locks and detached jobs outlive the change.",
+       {{"all", nullptr, "every box on record, one after the other"},
+        {"force-command", nullptr,
+         "though it is busy or locked; a detached job goes on, "
+         "any other command gets 10 seconds to end"}},
+       0,
+       false,
+       run_update},
       {"key",
        "Print the public key that boxes know you by",
        "key",

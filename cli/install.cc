@@ -233,7 +233,8 @@ void say(Context& context, const Wanted& wanted, const HostFacts& facts, const D
         "there: loginctl enable-linger USER");
   }
   if (done.other_build) {
-    output.note("sandbox: it is another build than the sandbox-agent here");
+    output.note("sandbox: it is another build than the sandbox-agent here; `sandbox update --box " +
+                done.box.name + "` replaces it");
   }
 }
 
@@ -271,7 +272,8 @@ os::awaitable<int> run_boxes_install(Context& context) {
   Done done;
   done.was_running = facts.agent.has_value();
   done.other_build = facts.agent && facts.running != sum;
-  if (!facts.agent && facts.sum != sum) {
+  // One that runs but was not installed needs ours beside it: to let keys in, and as a bridge.
+  if (facts.sum.empty() || (!facts.agent && facts.sum != sum)) {
     co_await host.put(std::move(program), facts);
     done.put = true;
   }

@@ -122,3 +122,21 @@ TEST_CASE("an agent that answers something else is unreachable, and says nothing
   CHECK(has(listed.err, "rig: "));
   CHECK((listed.out + listed.err).find('\x1b') == std::string::npos);
 }
+
+TEST_CASE("an agent that cannot be locked is not updated, unless by force") {
+  const std::string version = GENERATE(std::string(), std::string("0.0.9"));
+  World world([&](const wire::Message& question) {
+    return version.empty() ? std::nullopt : only_info(question, version);
+  });
+  auto ended = world.run({"update", "--box", "rig"});
+  CHECK(ended.status == 255);
+  CHECK(has(ended.err, version.empty()
+                           ? "the box rig opens no session: there is no such message"
+                           : "rig cannot be locked as a whole: there is no such message"));
+  CHECK(has(ended.err, "With --force-command it is updated without being asked"));
+  // ... which goes on to the next step.
+  auto forced = world.run({"update", "--box", "rig", "--force-command"});
+  CHECK(forced.status == 2);
+  CHECK(has(forced.err, "updating it by force"));
+  CHECK(has(forced.err, "the box rig was not installed from here"));
+}

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import unittest
 
@@ -177,6 +178,24 @@ class Install(MachinesTest):
         os.kill(first, signal.SIGKILL)
         self.install("rig")
         self.assertNotEqual(rig.agent_pid(), first)
+
+    def test_an_agent_that_was_started_by_hand_becomes_a_box_and_is_left_alone(self):
+        rig = self.machine()
+        with subprocess.Popen([BIN / "sandbox-agent", "serve", "--state", rig.state, "--name", "rig",
+                               "--listen", "127.0.0.1:0"], stdin=subprocess.DEVNULL, cwd="/",
+                              env={"HOME": str(rig.home), "PATH": os.environ["PATH"]},
+                              stderr=subprocess.DEVNULL) as agent:
+            try:
+                wait_for((rig.state / "agent.json").exists, "it listens")
+                self.assertIn("Added box rig: ssh rig", self.install("rig").out)
+                self.laptop.make_project()
+                ran = self.laptop.run("exec", "--box", "rig", "--", "cat", "f")
+                self.assertEqual(ran.out, "hello\n")
+                done = self.laptop.run("update", "--box", "rig", status=255)
+                self.assertIn("was started by hand, not by install", done.err)
+                self.assertEqual(rig.agent_pid(), agent.pid)
+            finally:
+                agent.terminate()
 
     def test_a_disk_that_is_full_is_named_and_nothing_is_left(self):
         rig = self.machine()

@@ -40,16 +40,24 @@ TEST_CASE("info says which agent this is, before anything is bound") {
   client.finish();
 }
 
-TEST_CASE("a session asks for version 1 of the protocol") {
+TEST_CASE("a session asks for version 1 of the protocol, or is told which side to update") {
   AgentWorld world;
   world.start();
   auto connection = world.connect();
-  for (std::string argument : {"{\"version\":2}", "{}", "nonsense", ""}) {
+  auto refused = [&](const std::string& argument) {
     auto stream = world.loop.run(connection->exec("__rwx_sandbox_session__ " + argument));
     REQUIRE(stream);
     SessionClient client(world.loop, connection, std::move(*stream));
-    client.expect<Failed>(0);
+    auto failed = client.expect<Failed>(0);
     client.until_end();
+    return failed;
+  };
+  CHECK(refused("{\"version\":2}").message.find("client 2: update the agent on the box") !=
+        std::string::npos);
+  CHECK(refused("{\"version\":0}").message.find("client 0: update sandbox where the client runs") !=
+        std::string::npos);
+  for (const char* argument : {"{}", "nonsense", ""}) {
+    CHECK(refused(argument).code == "bad_input");
   }
 }
 

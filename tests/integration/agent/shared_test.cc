@@ -452,3 +452,18 @@ TEST_CASE("a client that vanishes gives the whole box back") {
   updater.vanish();
   CHECK(bob.expect<Granted>(1).queued);
 }
+
+TEST_CASE("a stopping agent lets go of who has the whole box, and of who waits for it") {
+  Rig rig;
+  auto updater = rig.session();
+  updater.send(1, at_once("update"));
+  updater.expect<Granted>(1);
+  auto bob = rig.bound('b', "bob");
+  bob.send(1, LockRequested{});
+  bob.expect<Queued>(1);
+  rig.agent().stop();
+  CHECK(updater.expect<Failed>(0).code == "gone");
+  CHECK(bob.expect<Failed>(0).code == "gone");
+  bob.until_end();
+  CHECK(rig.wait_for_end());
+}
