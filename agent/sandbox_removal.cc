@@ -196,14 +196,9 @@ awaitable<result<void>> Sandboxes::remove_idle_now(std::string id, std::shared_p
     co_return lock.error();
   }
   if (how.keep_unpulled) {
-    auto lost = co_await unpulled(id);
-    if (!lost) {
-      co_return Failure(
-          Errc::refused,
-          "whether it has work that was never pulled cannot be told: " + lost.error().what);
-    }
-    if (!lost->empty()) {
-      co_return Failure(Errc::refused, *lost);
+    auto kept = co_await refuse_unpulled(id);
+    if (!kept) {
+      co_return kept;
     }
   }
   // A stock client may have asked for its lock meanwhile.
@@ -305,6 +300,18 @@ std::size_t Sandboxes::reclaim(bool dry_run) {
 }
 
 // ---- what would be lost ----------------------------------------------------------------------
+
+awaitable<result<void>> Sandboxes::refuse_unpulled(std::string id) {
+  auto lost = co_await unpulled(id);
+  if (!lost) {
+    co_return Failure(Errc::refused, "whether it has work that was never pulled cannot be told: " +
+                                         lost.error().what);
+  }
+  if (!lost->empty()) {
+    co_return Failure(Errc::refused, *lost);
+  }
+  co_return result<void>();
+}
 
 awaitable<result<std::string>> Sandboxes::unpulled(std::string id) {
   wire::Hello hello;

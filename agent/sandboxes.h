@@ -119,6 +119,8 @@ class Sandboxes {
   // lock; whoever comes meanwhile waits. Errc::not_found; busy with who uses it; refused with what
   // would be lost.
   awaitable<result<void>> remove_if_idle(std::string id, IdleRemoval how);
+  // Errc::refused with what would be lost with it, or when that cannot be told.
+  awaitable<result<void>> refuse_unpulled(std::string id);
   // Finishes removals whose process has died; those that are going on are left alone. Returns how
   // many there are.
   std::size_t reclaim(bool dry_run);

@@ -219,6 +219,17 @@ awaitable<void> Session::on_end(wire::End end) {
     client_.send(0, *refused);
     co_return;
   }
+  if (end.keep_unpulled) {
+    auto kept = co_await services_.sandboxes.refuse_unpulled(sandbox_);
+    if (!kept) {
+      fail(0, "end", kept.error());
+      co_return;
+    }
+  }
+  if (end.dry_run) {
+    client_.send(0, wire::Ended{});
+    co_return;
+  }
   if (refused) {
     std::string over;
     for (const wire::Holder& holder : refused->holders) {

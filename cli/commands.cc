@@ -21,6 +21,7 @@ const Option kInit{"init", "KEY=VALUE",
                    "environment of the setup commands, when a sandbox is made; may be repeated"};
 const Option kIsolation{"isolation", "MODE", "auto, bwrap or none: what a new sandbox runs in"};
 const Option kInclude{"include", "PATH", "carry this ignored path, too; may be repeated"};
+const Option kDiscard{"discard", nullptr, "also what was never pulled"};
 const Option kWaitLock{"wait", "DURATION",
                        "wait for the lock, without limit or so long (90, 5m, 1h30m)", "inf"};
 const Option kNoWait{"no-wait", nullptr,
@@ -86,6 +87,7 @@ const std::vector<Command>& commands() {
         kId,
         kOpen,
         {"reset", nullptr, "end the old sandbox first and make a new one"},
+        {"discard", nullptr, "with --reset: also what was never pulled"},
         kInit,
         {"cwd", "DIR",
          "directory in the sandbox, from the project's root (default: the same as here)"},
@@ -192,7 +194,7 @@ const std::vector<Command>& commands() {
         {"orphaned", nullptr, "of those, the orphaned ones"},
         {"dry-run", nullptr, "say what would be removed, and leave it"},
         {"force,f", nullptr, "do not ask"},
-        {"discard", nullptr, "also what was never pulled"}},
+        kDiscard},
        0,
        false,
        run_prune},
@@ -220,14 +222,15 @@ const std::vector<Command>& commands() {
       {"stop",
        "End this project's sandbox",
        "stop",
-       "Ends the sandbox and removes its files on the box. Results that were not brought back are "
-       "lost with it.",
+       "Ends the sandbox and removes its files on the box, unless it has work that was never "
+       "pulled.",
        {kDir,
         kId,
         {"all", nullptr, "every sandbox on record"},
         kWaitLock,
         kNoWait,
         kForceCommand,
+        kDiscard,
         {"force", nullptr,
          "though a command runs in it; and forget it when its box cannot be asked"}},
        0,
@@ -237,7 +240,7 @@ const std::vector<Command>& commands() {
        "End this project's sandbox and make a new one",
        "reset [CONFIG]",
        "",
-       {kDir, kId, kOpen, kInit, kWaitLock, kNoWait, kForceCommand, kIsolation, kInclude},
+       {kDir, kId, kDiscard, kOpen, kInit, kWaitLock, kNoWait, kForceCommand, kIsolation, kInclude},
        1,
        false,
        run_reset},

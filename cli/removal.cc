@@ -51,6 +51,12 @@ os::awaitable<Removal> remove_if_idle(Context& context, SessionClient& client,
   co_return removal;
 }
 
+UserError unpulled_error(const std::string& id, const std::string& lost) {
+  return UserError("sync", "the sandbox " + id + " was kept: " + wire::printable(lost, 1000),
+                   "`sandbox pull --id " + id +
+                       "` brings it back; with --discard the sandbox is ended all the same.");
+}
+
 os::awaitable<void> forget_sandbox(Context& context, const Entry& known) {
   Entry entry = known;
   {

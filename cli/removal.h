@@ -35,6 +35,10 @@ struct Removal {
 protocol::os::awaitable<Removal> remove_if_idle(Context& context, SessionClient& client,
                                                 const std::string& id, RemovalOptions options);
 
+// For a sandbox that somebody wants to end, and whose box keeps it: `lost` names what would be
+// lost.
+UserError unpulled_error(const std::string& id, const std::string& lost);
+
 // What this machine remembers of a sandbox that is there no more.
 protocol::os::awaitable<void> forget_sandbox(Context& context, const Entry& entry);
 

@@ -1,5 +1,7 @@
 #include "cli/replace.h"
 
+#include "cli/removal.h"
+
 namespace cli {
 namespace os = protocol::os;
 namespace wire = protocol::wire;
@@ -11,6 +13,19 @@ struct Old {
   std::shared_ptr<Connection> connection;
   std::unique_ptr<SessionClient> client;
 };
+
+// While the lock is ours no command of another adds to it.
+os::awaitable<void> refuse_to_lose(SessionClient& client, Entry entry) {
+  wire::End would_end;
+  would_end.force = true;
+  would_end.keep_unpulled = true;
+  would_end.dry_run = true;
+  wire::Message answer = co_await client.ask(would_end);
+  const auto* failed = std::get_if<wire::Failed>(&answer);
+  if (failed != nullptr && wire::errc_from_name(failed->code) == wire::Errc::refused) {
+    throw unpulled_error(entry.id, failed->message);
+  }
+}
 
 os::awaitable<void> take(Context& context, Old& old, Entry entry) {
   old.connection = co_await connect(context, entry.key.box);
@@ -34,6 +49,9 @@ os::awaitable<void> take(Context& context, Old& old, Entry entry) {
   }
   if (refused) {
     throw refused_error(*refused, entry.key.box);
+  }
+  if (old.client && !context.arguments.has("discard")) {
+    co_await refuse_to_lose(*old.client, entry);
   }
 }
 

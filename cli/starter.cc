@@ -115,8 +115,8 @@ os::awaitable<void> take_and_release(Context& context, SessionClient& client, st
 }
 
 os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& connection,
-                                              const std::string& id, bool force, std::string& agent,
-                                              std::optional<wire::LockRequested> lock) {
+                                              const std::string& id, EndOptions options,
+                                              std::string& agent) {
   Entry entry;
   entry.id = id;
   entry.key.box = connection.box().name;
@@ -127,8 +127,8 @@ os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& conn
   try {
     wire::Bound bound = co_await client->bound();
     agent = bound.agent;
-    if (lock) {
-      refused = co_await client->lock(*lock);
+    if (options.lock) {
+      refused = co_await client->lock(*options.lock);
     }
   } catch (const BindFailed& failure) {
     failed = failure.failed;
@@ -143,7 +143,8 @@ os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& conn
     }
   } else {
     wire::End end;
-    end.force = force;
+    end.force = options.force;
+    end.keep_unpulled = options.keep_unpulled;
     wire::Message answer = co_await client->ask(end);
     if (const auto* no = std::get_if<wire::Failed>(&answer)) {
       failed = *no;
@@ -159,9 +160,11 @@ os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& conn
 }
 
 os::awaitable<void> AgentStarter::end_replaced(const Entry& entry) {
+  EndOptions by_force;
+  by_force.force = true;
   for (const auto& id : entry.ending) {
     std::string agent;
-    auto ended = co_await end_sandbox(context_, *connection_, id, true, agent);
+    auto ended = co_await end_sandbox(context_, *connection_, id, by_force, agent);
     if (!ended && ended.error().code != wire::Errc::not_found) {
       throw UserError("agent", "the sandbox " + id + ", which is to be replaced, does not end: " +
                                    ended.error().what);
@@ -316,8 +319,10 @@ os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
 os::awaitable<void> AgentStarter::abandon(const Entry& entry) {
   std::string id = entry.id;
   if (connection_) {
+    EndOptions by_force;
+    by_force.force = true;
     std::string agent;
-    auto ended = co_await end_sandbox(context_, *connection_, id, true, agent);
+    auto ended = co_await end_sandbox(context_, *connection_, id, by_force, agent);
     static_cast<void>(
         ended);  // it was not wanted, and whoever stopped it has asked for its end already
   }

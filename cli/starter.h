@@ -43,12 +43,20 @@ class AgentStarter : public SandboxStarter {
 protocol::os::awaitable<void> take_and_release(Context& context, SessionClient& client,
                                                std::string verb, std::string box);
 
+struct EndOptions {
+  bool force = false;          // whoever uses it
+  bool keep_unpulled = false;  // only if nothing would be lost with it
+  // Only under the command lock.
+  std::optional<protocol::wire::LockRequested> lock;
+};
 // Ends a sandbox on a session of its own. Errc::not_found: the agent does not know it; Errc::busy
-// with who uses it. `agent` gets the id of the agent that answered. With `lock`, only under the
-// command lock: throws UserError when that is refused.
-protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(
-    Context& context, Connection& connection, const std::string& id, bool force, std::string& agent,
-    std::optional<protocol::wire::LockRequested> lock = std::nullopt);
+// with who uses it; Errc::refused with what would be lost. `agent` gets the id of the agent that
+// answered. Throws UserError when the lock is refused.
+protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(Context& context,
+                                                                  Connection& connection,
+                                                                  const std::string& id,
+                                                                  EndOptions options,
+                                                                  std::string& agent);
 
 // This laptop's hold on a sandbox (session_locks.h), for this command. Throws UserError.
 protocol::os::awaitable<std::shared_ptr<SessionLock>> hold_sandbox(Context& context,

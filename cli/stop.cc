@@ -5,6 +5,7 @@
 
 #include "cli/boxes.h"
 #include "cli/command_runs.h"
+#include "cli/removal.h"
 #include "cli/starter.h"
 #include "cli/target.h"
 #include "protocol/wire/quoting.h"
@@ -40,7 +41,9 @@ os::awaitable<bool> end_on_box(Context& context, Connections& connections, Entry
   auto connection = co_await connected(context, connections, entry.key.box);
   for (const auto& id : entry.ending) {
     std::string agent;
-    auto ended = co_await end_sandbox(context, *connection, id, true, agent);
+    EndOptions by_force;  // they were replaced already
+    by_force.force = true;
+    auto ended = co_await end_sandbox(context, *connection, id, by_force, agent);
     if (!ended && ended.error().code != wire::Errc::not_found) {
       throw UserError("agent", "the sandbox " + id +
                                    " does not end: " + wire::printable(ended.error().what, 400));
@@ -50,13 +53,14 @@ os::awaitable<bool> end_on_box(Context& context, Connections& connections, Entry
     co_return false;
   }
   // On a box that others use, a stop is a command like every other; --force is not.
-  std::optional<wire::LockRequested> lock;
+  EndOptions options;
   if (entry.key.box != kLocalBox && !force) {
-    lock = lock_request(context, "stop", "", entry.key.box);
+    options.lock = lock_request(context, "stop", "", entry.key.box);
   }
-  force = force || context.arguments.has("force-command");
+  options.force = force || context.arguments.has("force-command");
+  options.keep_unpulled = !context.arguments.has("discard");
   std::string agent;
-  auto ended = co_await end_sandbox(context, *connection, entry.id, force, agent, lock);
+  auto ended = co_await end_sandbox(context, *connection, entry.id, options, agent);
   if (ended) {
     co_return true;
   }
@@ -69,6 +73,9 @@ os::awaitable<bool> end_on_box(Context& context, Connections& connections, Entry
                     "another agent answers for the box " + entry.key.box +
                         " than the one that has this sandbox",
                     "With --force the sandbox is forgotten here all the same.");
+  }
+  if (code == wire::Errc::refused) {
+    throw unpulled_error(entry.id, ended.error().what);
   }
   if (code == wire::Errc::busy) {
     throw UserError(
@@ -98,7 +105,9 @@ os::awaitable<Stopped> stop_one(Context& context, Connections& connections, Entr
   } catch (const UserError& error) {
     stopped.failed = error;
   }
-  if (stopped.failed && force && on_record && stopped.failed->status != kBusy) {
+  bool answered =
+      stopped.failed && (stopped.failed->status == kBusy || stopped.failed->origin == "sync");
+  if (stopped.failed && force && on_record && !answered) {
     context.output.warn(std::string(stopped.failed->what()) + "; the sandbox " + entry.id +
                         " is forgotten here");
     stopped.failed.reset();

@@ -121,18 +121,19 @@ struct Create {
 struct Ready {};
 // Ends the bound sandbox: its jobs are ended, its files removed, its record deleted. Never waits.
 // Answer: ended; refused when another session's command or a detached job runs in it, or, once its
-// setup has succeeded, when others hold all slots of the box or its user lock; or failed.
+// setup has succeeded, when others hold all slots of the box or its user lock; or failed, with
+// refused when it has what was never pulled and `keep_unpulled` asks for that.
 //
 // With `if_idle` it may come unbound, naming the sandbox, and is decided under the sandbox's
 // exclusive lock: failed with busy when anybody else is attached to it, waits for it or runs
-// something in it, with refused when it has what was never pulled.
+// something in it.
 struct End {
   bool force = false;  // all the same; recorded
   bool if_idle = false;
   std::string sandbox;         // with if_idle: which; empty: the bound one
   std::string user;            // and whose: claimed, honoured on the local box alone
-  bool keep_unpulled = false;  // with if_idle: only if nothing would be lost with it
-  bool dry_run = false;        // with if_idle: decide, and leave it
+  bool keep_unpulled = false;  // only if nothing would be lost with it
+  bool dry_run = false;        // decide, and leave it
 };
 struct Heartbeat {};  // no answer
 // Which agent is this? May come before bind. Answer: info.

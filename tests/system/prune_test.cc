@@ -372,6 +372,38 @@ TEST_CASE("work that was never pulled keeps a sandbox, is named, and goes only w
   CHECK_FALSE(there(machine, id));
 }
 
+TEST_CASE(
+    "stop and reset keep a sandbox with work that was never pulled, unless told to discard it") {
+  Machine machine;
+  auto id = make_project(machine, "one");
+  leave_unpulled(machine, "one", id);
+  for (const test::Words& words :
+       {test::Words{"stop"}, test::Words{"stop", "--force"}, test::Words{"stop", "--all"},
+        test::Words{"reset"}, test::Words{"exec", "--reset", "--", "true"}}) {
+    auto kept = machine.run(words, in(machine, "one"));
+    INFO(words[0] << ": " << kept.out << kept.err);
+    CHECK(kept.status == 255);
+    CHECK(kept.err.find(id + " was kept: ") != std::string::npos);
+    CHECK(kept.err.find("never pulled: work") != std::string::npos);
+    CHECK(kept.err.find("sandbox pull --id " + id) != std::string::npos);
+    CHECK(there(machine, id));
+    CHECK(fs::exists(directory(machine, id) / "workspace/work"));
+  }
+  CHECK(machine.run({"pull"}, in(machine, "one")).status == 0);
+  CHECK(file_text(machine.root() / "one/work") == "x\n");
+  auto fresh = json(machine.run({"reset", "--json"}, in(machine, "one")));
+  CHECK(text(fresh.at("OldRunID")) == id);
+  id = text(fresh.at("NewRunID"));
+  leave_unpulled(machine, "one", id);
+  CHECK(machine.run({"exec", "--reset", "--discard", "--", "true"}, in(machine, "one")).status ==
+        0);
+  CHECK_FALSE(there(machine, id));
+  id = text(json(machine.run({"status", "--json"}, in(machine, "one"))).at("RunID"));
+  leave_unpulled(machine, "one", id);
+  CHECK(machine.run({"stop", "--discard"}, in(machine, "one")).status == 0);
+  CHECK_FALSE(there(machine, id));
+}
+
 TEST_CASE("commits that were made in a sandbox and never pulled keep it") {
   Machine machine;
   machine.make_repository();
