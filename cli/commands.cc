@@ -248,9 +248,10 @@ const std::vector<Command>& commands() {
       {"update",
        "Replace the agents of installed boxes by this one",
        "update --box NAME | --all [--force-command]",
-       "For boxes that `sandbox boxes install` made. Locks the whole box first, and never\n"
-       "waits for that: with --all a box that is locked or busy is skipped, and named.\n"
-       "User locks and detached jobs outlive the change.",
+       "For boxes that `sandbox boxes install` made. Locks the whole box first, and\n"
+       "never waits for that: with --all a box that is locked or busy is skipped, and\n"
+       "named. User locks and detached jobs outlive the change. A new agent that does\n"
+       "not start, or does not answer, is rolled back.",
        {{"all", nullptr, "every box on record, one after the other"},
         {"force-command", nullptr,
          "though it is busy or locked; a detached job goes on, "

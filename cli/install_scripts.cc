@@ -102,7 +102,7 @@ keep_previous() {
   ran=$(agent_pid)
   if [ -f "$program" ] &&
     { [ -z "$ran" ] || [ "$(sum_of "/proc/$ran/exe")" = "$(sum_of "$program")" ]; }; then
-    ln -f "$program" "$program.previous"
+    ln -f "$program" "$program.previous" 2>/dev/null || cp -p "$program" "$program.previous"
   fi
 }
 move_in() {

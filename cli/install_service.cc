@@ -1,5 +1,7 @@
 #include "cli/install_service.h"
 
+#include <vector>
+
 #include "protocol/wire/quoting.h"
 
 namespace cli {

@@ -174,6 +174,7 @@ class Update(MachinesTest):
         self.assertEqual(self.update("--all").out, "rig: SKIPPED (locked or busy)\n")
         self.assertEqual(rig.agent_pid(), first)
 
+        self.assertIn("--force-command", self.update("--help").out)
         before = self.counted(rig, 1)
         done = self.update("--box", "rig", "--force-command")
         if not OLD_AGENT:
