@@ -46,7 +46,7 @@ template <class V> void fields(V& v, MaybeConst<Exec> auto& m) { v("argv", m.arg
 template <class V> void fields(V& v, MaybeConst<Signal> auto& m) { v("name", m.name); v("stream", m.stream); }
 template <class V> void fields(V& v, MaybeConst<Window> auto& m) { v("rows", m.rows); v("columns", m.columns); }
 template <class V> void fields(V& v, MaybeConst<Merged> auto& m) { v("result", m.result); }
-template <class V> void fields(V& v, MaybeConst<Pull> auto& m) { v("merged", m.merged); }
+template <class V> void fields(V& v, MaybeConst<Pull> auto& m) { v("merged", m.merged); v("whole", m.whole); }
 template <class V> void fields(V& v, MaybeConst<Bound> auto& m) { v("sandbox", m.sandbox); v("state", m.state); v("agent", m.agent); v("ttl_seconds", m.ttl_seconds); v("fresh", m.fresh); }
 template <class V> void fields(V& v, MaybeConst<Info> auto& m) { v("agent", m.agent); v("name", m.name); v("machine", m.machine); v("version", m.version); v("user", m.user); v("protocol", m.protocol); v("ttl_seconds", m.ttl_seconds); }
 template <class V> void fields(V& v, MaybeConst<SandboxInfo> auto& m) { v("sandbox", m.sandbox); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("state", m.state); v("created_at", m.created_at); v("used_at", m.used_at); v("holders", m.holders); v("waiting", m.waiting); v("active", m.active); v("size_bytes", m.size_bytes); }
@@ -61,7 +61,7 @@ template <class V> void fields(V& v, MaybeConst<Missing> auto& m) { v("have", m.
 template <class V> void fields(V& v, MaybeConst<Stale> auto& m) { v("result", m.result); }
 template <class V> void fields(V& v, MaybeConst<Started> auto& m) { v("job", m.job); v("pid", m.pid); }
 template <class V> void fields(V& v, MaybeConst<Exited> auto& m) { v("status", m.status); v("signal", m.signal); v("core_dumped", m.core_dumped); v("oom", m.oom); v("leftovers", m.leftovers); }
-template <class V> void fields(V& v, MaybeConst<Result> auto& m) { v("result", m.result); v("base", m.base); v("commits", m.commits); v("left_out", m.left_out); }
+template <class V> void fields(V& v, MaybeConst<Result> auto& m) { v("result", m.result); v("base", m.base); v("commits", m.commits); v("left_out", m.left_out); v("shallow", m.shallow); }
 template <class V> void fields(V&, MaybeConst<Unchanged> auto&) {}
 template <class V> void fields(V&, MaybeConst<Released> auto&) {}
 template <class V> void fields(V&, MaybeConst<Ended> auto&) {}

@@ -257,6 +257,8 @@ struct Merged {
 // result. Answer: result or unchanged.
 struct Pull {
   std::string merged;  // last one this client has
+  // What the pack would build on is not all here any more: everything that the result reaches.
+  bool whole = false;
 };
 
 // ---- agent to client ------------------------------------------------------------------------
@@ -374,9 +376,13 @@ struct Exited {
 struct Result {
   std::string result;  // commit id; its first parent is `base`
   std::string base;    // the snapshot it grew from
-  std::vector<Ref>
-      commits;  // refs/heads/x that moved in the sandbox; their commits are in the pack
+  // What was made there and is no file. refs/heads/x and HEAD: commits of branches that moved;
+  // refs/tags/x: a commit, or an annotated tag; refs/stash/OID: a stash, each of them for itself;
+  // refs/drift/x: what a sync found changed by others, until its origin has merged this result.
+  // Their objects are in the pack, and what is a commit is a parent of the result.
+  std::vector<Ref> commits;
   std::vector<LeftOut> left_out;
+  std::vector<std::string> shallow = {};  // in a whole pack: commits whose parents are not in it
 };
 struct Unchanged {};  // no unmerged result
 struct Released {};
