@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
+#include "cli/ask_all.h"
 #include "cli/box_question.h"
 #include "cli/boxes.h"
 #include "cli/boxes_table.h"
@@ -12,7 +13,6 @@
 #include "cli/context.h"
 #include "cli/local_agent.h"
 #include "cli/target.h"
-#include "protocol/os/wakeup.h"
 
 namespace cli {
 namespace json = boost::json;
@@ -20,16 +20,6 @@ namespace os = protocol::os;
 namespace wire = protocol::wire;
 
 namespace {
-
-constexpr std::chrono::milliseconds kAskTime{4000};
-
-// Shared with the questions: those that come too late write into it, and nobody looks any more.
-struct Asking {
-  explicit Asking(os::executor executor) : answered(executor) {}
-  std::vector<BoxRow> rows;
-  std::size_t open = 0;
-  os::Wakeup answered;
-};
 
 void fill_in(BoxRow& row, const wire::Box& box) {
   row.version = box.version;
@@ -67,9 +57,7 @@ os::awaitable<void> ask(Context& context, Connection& connection, BoxRow& row) {
   row.status = compare_versions(info->version, SANDBOX_VERSION);
 }
 
-os::awaitable<void> ask_one(Context& context, Box box, std::shared_ptr<Asking> asking,
-                            std::size_t at) {
-  BoxRow row = asking->rows[at];
+os::awaitable<void> ask_one(Context& context, const Box& box, BoxRow& row) {
   row.why.clear();
   try {
     std::shared_ptr<Connection> connection;
@@ -86,9 +74,6 @@ os::awaitable<void> ask_one(Context& context, Box box, std::shared_ptr<Asking> a
   } catch (const UserError& error) {
     row.why = error.what();
   }
-  asking->rows[at] = std::move(row);
-  --asking->open;
-  asking->answered.notify();
 }
 
 std::vector<Box> boxes_to_ask(Context& context) {
@@ -148,27 +133,18 @@ void print(Output& output, const std::vector<BoxRow>& rows) {
 
 os::awaitable<int> run_boxes_list(Context& context) {
   std::vector<Box> boxes = boxes_to_ask(context);
-  auto asking = std::make_shared<Asking>(context.executor);
   if (!boxes.empty()) {
     own_key(context);  // one that cannot be used is one error, not one for each box
   }
+  std::vector<Question<BoxRow>> questions;
   for (const auto& box : boxes) {
-    BoxRow row;
-    row.name = box.name;
-    row.address = box.place();
-    row.why = "it does not answer in time";
-    asking->rows.push_back(row);
+    Question<BoxRow>& question = questions.emplace_back();
+    question.unanswered.name = box.name;
+    question.unanswered.address = box.place();
+    question.unanswered.why = "it does not answer in time";
+    question.ask = [&context, box](BoxRow& row) { return ask_one(context, box, row); };
   }
-  asking->open = boxes.size();
-  auto deadline = std::chrono::steady_clock::now() + kAskTime;
-  for (std::size_t i = 0; i < boxes.size(); ++i) {
-    os::spawn(context.executor, "ask a box", ask_one(context, boxes[i], asking, i));
-  }
-  bool in_time = true;
-  while (asking->open != 0 && in_time) {
-    in_time = co_await asking->answered.wait_until(deadline);
-  }
-  std::vector<BoxRow> rows = asking->rows;
+  std::vector<BoxRow> rows = co_await ask_all(context.executor, std::move(questions));
   print(context.output, rows);
   co_return 0;
 }

@@ -8,11 +8,11 @@
 #include <map>
 #include <set>
 
+#include "cli/ask_all.h"
 #include "cli/boxes.h"
 #include "cli/resolve.h"
 #include "cli/session_locks.h"
 #include "cli/target.h"
-#include "protocol/os/wakeup.h"
 
 namespace cli {
 namespace os = protocol::os;
@@ -20,13 +20,23 @@ namespace wire = protocol::wire;
 
 namespace {
 
-os::awaitable<void> ask_box(Context& context, BoxSurvey& survey, SurveyOptions options,
-                            bool only_if_running) {
-  if (only_if_running) {
+constexpr std::chrono::minutes kWithoutHaste{
+    1};  // to start an agent; to ask the user for a passphrase
+constexpr std::chrono::seconds kMeasureTime{30};
+
+// How a box is reached.
+enum class Way { local, local_if_running, named, among_others };
+
+os::awaitable<void> ask_box(Context& context, BoxSurvey& survey, SurveyOptions options, Way way) {
+  if (way == Way::local_if_running) {
     survey.connection = co_await connect_if_running(context);
     if (!survey.connection) {
       co_return;
     }
+  } else if (way == Way::among_others) {
+    // Of several that are asked at once none may ask the user anything.
+    Box box = find_box(context.paths, survey.box);
+    survey.connection = co_await contact(context, box, kAskTime);
   } else {
     survey.connection = co_await connect(context, survey.box);
   }
@@ -130,20 +140,18 @@ void look_here(Context& context, BoxSurvey& survey) {
 }
 
 os::awaitable<void> survey_one(Context& context, BoxSurvey& survey, SurveyOptions options,
-                               bool only_if_running, std::size_t& left, os::Wakeup& done) {
-  struct Answered {
-    std::size_t& left;
-    os::Wakeup& done;
-    ~Answered() {
-      --left;
-      done.notify();
-    }
-  } answered{left, done};
+                               Way way) {
+  survey.failed.reset();
   try {
-    co_await ask_box(context, survey, options, only_if_running);
+    co_await ask_box(context, survey, options, way);
   } catch (const UserError& error) {
     survey.failed = error;
   }
+}
+
+std::chrono::milliseconds time_of(Way way, SurveyOptions options) {
+  std::chrono::milliseconds time = way == Way::among_others ? kAskTime : kWithoutHaste;
+  return options.sizes ? time + kMeasureTime : time + kAskTime;
 }
 
 }  // namespace
@@ -231,22 +239,25 @@ os::awaitable<std::vector<BoxSurvey>> survey(Context& context, std::vector<std::
                                              const std::vector<Entry>& known,
                                              SurveyOptions options) {
   std::vector<Entry> entries = known;
-  std::vector<BoxSurvey> all(boxes.size());
-  std::size_t left = boxes.size();
-  os::Wakeup done(context.executor);
-  for (std::size_t i = 0; i < boxes.size(); ++i) {
-    all[i].box = boxes[i];
+  std::vector<Question<BoxSurvey>> questions;
+  for (const auto& box : boxes) {
     bool on_record = std::any_of(entries.begin(), entries.end(), [&](const Entry& entry) {
-      return entry.key.box == boxes[i] &&
-             !(entry.state == EntryState::failed && entry.ending.empty());
+      return entry.key.box == box && !(entry.state == EntryState::failed && entry.ending.empty());
     });
-    bool only_if_running = boxes[i] == kLocalBox && (!on_record || options.sessions);
-    os::spawn(context.executor, "survey",
-              survey_one(context, all[i], options, only_if_running, left, done));
+    Way way = boxes.size() > 1 ? Way::among_others : Way::named;
+    if (box == kLocalBox) {
+      way = !on_record || options.sessions ? Way::local_if_running : Way::local;
+    }
+    Question<BoxSurvey>& question = questions.emplace_back();
+    question.time = time_of(way, options);
+    question.unanswered.box = box;
+    question.unanswered.failed =
+        UserError("box", "the box " + box + " does not answer in time", "Nothing was changed.");
+    question.ask = [&context, options, way](BoxSurvey& one) {
+      return survey_one(context, one, options, way);
+    };
   }
-  while (left > 0) {
-    co_await done.wait();
-  }
+  std::vector<BoxSurvey> all = co_await ask_all(context.executor, std::move(questions));
   for (auto& one : all) {
     if (!options.sessions) {
       add_entries(one, entries);

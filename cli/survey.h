@@ -54,7 +54,8 @@ struct SurveyOptions {
 // The entries that count on this machine.
 protocol::os::awaitable<std::vector<Entry>> entries_here(Context& context);
 
-// Asks the boxes, all at once. Starts the local agent only when a sandbox of its is on record.
+// Asks the boxes, all at once and each for its time; of several none asks the user anything. Starts
+// the local agent only when a sandbox of its is on record.
 // Throws nothing that one of them is the cause of.
 protocol::os::awaitable<std::vector<BoxSurvey>> survey(Context& context,
                                                        std::vector<std::string> boxes,
