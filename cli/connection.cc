@@ -1,5 +1,9 @@
 #include "cli/connection.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
 #include <utility>
 
 #include "cli/bridge_connection.h"
@@ -157,6 +161,22 @@ os::awaitable<std::shared_ptr<Connection>> connect_local(Context& context,
   throw not_connected(local_box(*found), *failure, key);
 }
 
+// As ssh does: a key that others can read may be theirs already.
+void refuse_exposed(const std::filesystem::path& key) {
+  struct stat status {};
+  if (::stat(key.c_str(), &status) != 0 || status.st_uid != ::geteuid() ||
+      (status.st_mode & 077) == 0) {
+    return;
+  }
+  char mode[8];
+  std::snprintf(mode, sizeof mode, "%04o", static_cast<unsigned>(status.st_mode & 07777));
+  throw UserError("box",
+                  "this user's key " + key.string() + " is open to others: its mode is " + mode,
+                  "chmod 600 " + wire::shell_quote(key.string()) +
+                      ", if nobody has read it; else "
+                      "move it away to have a new one made.");
+}
+
 }  // namespace
 
 std::string Connection::url(const std::string& sandbox) const {
@@ -168,6 +188,7 @@ ssh::PrivateKey own_key(const Context& context) {
     throw UserError("box", "cannot use the directory of this user's key: " + made.error().what,
                     "Make it yours alone, or set XDG_CONFIG_HOME.");
   }
+  refuse_exposed(context.paths.key());
   auto key = ssh::PrivateKey::load_or_make(context.paths.key(),
                                            user_name(context.environment) + "@sandbox");
   if (!key) {

@@ -261,6 +261,26 @@ TEST_CASE("key prints the same public key each time, made for its owner alone") 
   CHECK(text(json(machine.run({"key", "--json"})).at("PublicKey")) + "\n" == first.out);
 }
 
+TEST_CASE("a private key that others can read is refused with the line that mends it") {
+  Machine machine;
+  machine.make_repository();
+  auto key = machine.run({"key"});
+  fs::path file = machine.config() / "id_ed25519";
+  for (int mode : {0644, 0640, 0602}) {
+    INFO(mode);
+    REQUIRE(::chmod(file.c_str(), static_cast<mode_t>(mode)) == 0);
+    auto refused = machine.exec("true");
+    CHECK(refused.status == 255);
+    CHECK(refused.err.find(file.string() + " is open to others") != std::string::npos);
+    CHECK(refused.err.find("chmod 600 " + file.string()) != std::string::npos);
+  }
+  REQUIRE(::chmod(file.c_str(), 0600) == 0);
+  CHECK(machine.run({"key"}).out == key.out);
+  // Nobody is harmed by others' reading the public one.
+  REQUIRE(::chmod((file.string() + ".pub").c_str(), 0644) == 0);
+  CHECK(machine.exec("true").status == 0);
+}
+
 TEST_CASE("stock ssh reaches the sandbox with what ssh-config prints") {
   if (std::system("command -v ssh > /dev/null") != 0) return;
   Machine machine;
