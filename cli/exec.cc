@@ -70,10 +70,14 @@ std::map<std::string, std::string> command_environment(const Context& context,
 
 wire::Exec exec_message(const Context& context, const Target& target) {
   const Arguments& arguments = context.arguments;
+  std::error_code ignored;
   wire::Exec exec;
   exec.argv = arguments.command;
   exec.env = command_environment(context, target.config);
   exec.cwd = sandbox_directory(arguments, target.project);
+  exec.make_cwd =
+      !arguments.has("cwd") ||
+      std::filesystem::is_directory(std::filesystem::path(target.project.root) / exec.cwd, ignored);
   exec.shell = target.config.shell;
   exec.detach = arguments.has("detach");
   if (exec.detach && arguments.has("rm")) {
@@ -362,6 +366,9 @@ os::awaitable<int> run_exec(Context& context) {
   }
   if (outcome->failed) {
     UserError error = failed_error(*outcome->failed, exec.entry.key.box);
+    if (outcome->failed->step == "exec" && !exec.message.make_cwd) {
+      error.next = "--cwd takes a directory that is here or in the sandbox.";
+    }
     report(exec, *outcome, &error);
     if (!context.output.json()) {
       context.output.error(error);

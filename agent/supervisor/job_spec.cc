@@ -40,12 +40,14 @@ bool is_usable_directory(const fs::path& path) {
 
 // A directory that is empty at the origin does not travel, so it is made. Never another one
 // instead: a command that cleans up would do so in the wrong place.
-result<fs::path> make_working_directory(const std::string& relative, const Directory& directory) {
-  Failure missing(Errc::not_found,
+result<fs::path> working_directory(const std::string& relative, bool make,
+                                   const Directory& directory) {
+  Failure missing(Errc::bad_input,
                   "there is no directory " + wire::printable(relative, 256) + " in the sandbox");
   if (!is_beneath(relative)) return missing;
   fs::path wanted = (directory.workspace() / relative).lexically_normal();
   if (!is_usable_directory(wanted)) {
+    if (!make) return missing;
     auto root = os::Beneath::open(directory.workspace());
     if (!root) return root.error();
     std::string path = fs::path(relative).lexically_normal().native();
@@ -99,9 +101,9 @@ result<JobSpec> make_job_spec(const wire::Exec& exec, const Directory& directory
 
   spec.cwd = directory.workspace();
   if (!exec.cwd.empty()) {
-    auto made = make_working_directory(exec.cwd, directory);
-    if (!made) return made.error();
-    spec.cwd = *made;
+    auto found = working_directory(exec.cwd, exec.make_cwd, directory);
+    if (!found) return found.error();
+    spec.cwd = *found;
   }
 
   for (const auto& [name, value] : environment)

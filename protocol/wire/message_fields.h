@@ -42,7 +42,7 @@ template <class V> void fields(V& v, MaybeConst<LockRequested> auto& m) { v("ver
 template <class V> void fields(V&, MaybeConst<LockReleased> auto&) {}
 template <class V> void fields(V& v, MaybeConst<SyncStart> auto& m) { v("snapshot", m.snapshot); v("base", m.base); v("merged", m.merged); v("head", m.head); v("staged", m.staged); v("branch", m.branch); v("object_format", m.object_format); v("git", m.git); v("shallow", m.shallow); v("refs", m.refs); v("upstream", m.upstream); v("remote_head", m.remote_head); v("excludes", m.excludes); v("includes", m.includes); }
 template <class V> void fields(V&, MaybeConst<SyncEnd> auto&) {}
-template <class V> void fields(V& v, MaybeConst<Exec> auto& m) { v("argv", m.argv); v("script", m.script); v("env", m.env); v("cwd", m.cwd); v("shell", m.shell); v("terminal", m.terminal); v("interactive_input", m.interactive_input); v("detach", m.detach); }
+template <class V> void fields(V& v, MaybeConst<Exec> auto& m) { v("argv", m.argv); v("script", m.script); v("env", m.env); v("cwd", m.cwd); v("make_cwd", m.make_cwd); v("shell", m.shell); v("terminal", m.terminal); v("interactive_input", m.interactive_input); v("detach", m.detach); }
 template <class V> void fields(V& v, MaybeConst<Signal> auto& m) { v("name", m.name); v("stream", m.stream); }
 template <class V> void fields(V& v, MaybeConst<Window> auto& m) { v("rows", m.rows); v("columns", m.columns); }
 template <class V> void fields(V& v, MaybeConst<Merged> auto& m) { v("result", m.result); }

@@ -230,8 +230,9 @@ struct Exec {
   std::vector<std::string> argv;  // empty: the login shell, interactive when a terminal is given
   std::string script;             // when not empty: run by `shell -c`, argv are its arguments
   std::map<std::string, std::string> env;
-  std::string cwd;    // relative to the workspace root; empty: the root
-  std::string shell;  // absolute path; empty: /bin/sh
+  std::string cwd;       // relative to the workspace root; empty: the root
+  bool make_cwd = true;  // false: failed (bad_input) when it is not there
+  std::string shell;     // absolute path; empty: /bin/sh
   std::optional<Terminal> terminal;
   bool interactive_input = true;  // false: stdin is /dev/null
   // The command runs on without its client: it takes over the session's lock and keeps it until all

@@ -313,6 +313,23 @@ TEST_CASE("the directory is the same as here, unless --cwd says otherwise") {
   CHECK(from_dir.out.find("/workspace/a\n") != std::string::npos);
 }
 
+TEST_CASE("--cwd of a directory that is nowhere is an error that names it, and makes nothing") {
+  Machine machine;
+  machine.make_repository();
+  auto typo = machine.run({"exec", "--cwd", "tpyo", "--", "pwd"});
+  CHECK(typo.status == 255);
+  CHECK(typo.out.empty());
+  CHECK(typo.err.find("no directory tpyo") != std::string::npos);
+  CHECK(typo.err.find("--cwd") != std::string::npos);
+  CHECK(machine.exec("ls -d tpyo").status != 0);
+
+  // One that is empty here does not travel, and is no mistake; nor is one that is only there.
+  std::filesystem::create_directories(machine.project() / "empty");
+  CHECK(machine.run({"exec", "--cwd", "empty", "--", "pwd"}).status == 0);
+  CHECK(machine.exec("mkdir there").status == 0);
+  CHECK(machine.run({"exec", "--cwd", "there", "--", "pwd"}).status == 0);
+}
+
 TEST_CASE("options of --env and the configuration set variables, and ours stay here") {
   Machine machine;
   machine.make_repository();

@@ -122,6 +122,21 @@ TEST_CASE(
   CHECK(client->output(1) == (s.workspace() / "not yet/there").native() + "\n");
 }
 
+TEST_CASE("a directory that was asked for by name is not made") {
+  Supervised s;
+  auto client = s.connect();
+  wire::Exec exec;
+  exec.script = "pwd";
+  exec.cwd = "a/typo";
+  exec.make_cwd = false;
+  client->send(1, exec);
+  auto failed = client->expect<wire::Failed>();
+  CHECK(failed.step == "exec");
+  CHECK(failed.code == "bad_input");
+  CHECK(failed.message.find("a/typo") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(s.workspace() / "a"));
+}
+
 TEST_CASE("a command never runs in another directory than the one asked for") {
   Supervised s;
   std::filesystem::create_directory_symlink("/etc", s.workspace() / "link");
