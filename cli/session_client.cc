@@ -120,6 +120,13 @@ os::awaitable<void> SessionClient::receive(std::shared_ptr<Origin> origin, std::
 
 os::awaitable<CycleOutcome> SessionClient::pull(std::shared_ptr<Origin> origin) {
   CycleOutcome outcome;
+  auto try_again = [origin, sandbox = sandbox_] { return origin->merge_unwritten(sandbox); };
+  Received unwritten = co_await os::offload(pool_, std::move(try_again));
+  if (unwritten) {
+    append(outcome.merged, std::move(*unwritten));
+  } else {
+    outcome.not_merged = unwritten.error().what;
+  }
   for (int round = 0; round < kMostPulls; ++round) {
     std::uint32_t request = session_->new_request();
     auto ask_merged = [origin, sandbox = sandbox_] { return origin->merged(sandbox); };

@@ -24,6 +24,10 @@ struct Cycle {
   std::optional<Prepared> prepared;  // of a snapshot that was begun earlier; else it is taken now
   std::optional<protocol::wire::Exec> exec;
   CommandStreams* streams = nullptr;  // needed with exec; lives until run() returns
+  // Several commands under one lock: the first run has the lock and the sync, the last one the
+  // release, which brings what all of them changed.
+  bool sync = true;     // false: the work tree is there
+  bool release = true;  // false: the session keeps the lock when the command has ended
 };
 
 struct CycleOutcome {
@@ -80,7 +84,7 @@ class SessionClient {
   // stands: whatever fails after that is `not_merged`.
   protocol::os::awaitable<CycleOutcome> run(std::shared_ptr<protocol::sync::Origin> origin,
                                             Cycle cycle);
-  // Brings unmerged results, without the lock.
+  // Brings unmerged results, and what of merged ones could not be written, without the lock.
   protocol::os::awaitable<CycleOutcome> pull(std::shared_ptr<protocol::sync::Origin> origin);
   // Takes the lock alone and keeps it. std::nullopt: granted.
   protocol::os::awaitable<std::optional<protocol::wire::Refused>> lock(

@@ -37,7 +37,8 @@ class Merge {
         theirs_(std::move(theirs)),
         blobs_(context.store.blob_reader()) {}
 
-  result<MergeReport> run(const wire::Result& result);
+  result<MergeReport> run(const wire::Result& result, std::vector<Unwritten>& unwritten);
+  result<MergeReport> run_again(std::vector<Unwritten>& unwritten);
 
  private:
   struct Step {
@@ -45,6 +46,8 @@ class Merge {
     Change change;
   };
   result<std::vector<TreeDifference>> judged();
+  result<void> write_all(const std::vector<TreeDifference>& differences);
+  result<MergeReport> finish();
   result<void> round(std::vector<const TreeDifference*>& pending);
   result<std::optional<Step>> plan(const TreeDifference& difference);
   void settle(const Step& step, const ChangeOutcome& outcome,
@@ -52,6 +55,11 @@ class Merge {
   void conflict(const TreeDifference& difference, std::string why);
   void refuse(const std::string& path, std::string why) {
     report_.refused.push_back({path, std::move(why)});
+  }
+  // As refuse, but it may go another time.
+  void put_off(const TreeDifference& difference, std::string why) {
+    refuse(difference.path, std::move(why));
+    put_off_.push_back(&difference);
   }
   result<void> save_conflicts();
   result<std::string> conflict_path(const std::string& path, const std::string& oid);
@@ -78,22 +86,23 @@ class Merge {
   MergeReport report_;
   std::vector<std::pair<const TreeDifference*, std::size_t>>
       to_save_;  // and its place in the report
+  std::vector<const TreeDifference*> put_off_;
 };
 
-result<MergeReport> Merge::run(const wire::Result& wire_result) {
-  auto cleaned = TreeWriter::clean_up(context_.root, context_.journal);
-  if (!cleaned) return cleaned.error();
+result<MergeReport> Merge::run(const wire::Result& wire_result, std::vector<Unwritten>& unwritten) {
   auto differences = judged();
   if (!differences) return differences.error();
-  std::vector<const TreeDifference*> pending;
-  for (const TreeDifference& difference : *differences) pending.push_back(&difference);
-  for (int i = 0; i < kRounds && !pending.empty(); ++i) {
-    auto done = round(pending);
-    if (!done) return done.error();
+  // Of an earlier result that is not here, its base still is.
+  std::map<std::string_view, const TreeDifference*> earlier;
+  for (const Unwritten& one : unwritten) earlier.emplace(one.difference.path, &one.difference);
+  for (TreeDifference& difference : *differences) {
+    auto found = earlier.find(difference.path);
+    if (found == earlier.end()) continue;
+    difference.old_mode = found->second->old_mode;
+    difference.old_oid = found->second->old_oid;
   }
-  for (const TreeDifference* difference : pending) conflict(*difference, "it keeps changing here");
-  auto saved = save_conflicts();
-  if (!saved) return saved.error();
+  auto written = write_all(*differences);
+  if (!written) return written.error();
   if (!wire_result.commits.empty()) {
     auto fetched = fetch_sandbox_commits(context_, wire_result, report_);
     if (!fetched) return fetched.error();
@@ -108,6 +117,46 @@ result<MergeReport> Merge::run(const wire::Result& wire_result) {
     if (!synced) return synced.error();
     report_.kept.push_back({wire_result.result, context_.store.directory()});
   }
+  std::set<std::string_view> changed;
+  for (const TreeDifference& difference : *differences) changed.insert(difference.path);
+  std::erase_if(unwritten,
+                [&](const Unwritten& one) { return changed.contains(one.difference.path); });
+  for (const TreeDifference* difference : put_off_)
+    unwritten.push_back({*difference, wire_result.result});
+  return finish();
+}
+
+result<MergeReport> Merge::run_again(std::vector<Unwritten>& unwritten) {
+  std::vector<TreeDifference> differences;
+  std::map<std::string, std::string> results;
+  for (Unwritten& one : unwritten) {
+    results[one.difference.path] = one.result;
+    differences.push_back(one.difference);
+  }
+  auto written = write_all(differences);
+  if (!written) return written.error();
+  unwritten.clear();
+  for (const TreeDifference* difference : put_off_)
+    unwritten.push_back({*difference, results.at(difference->path)});
+  if (!unwritten.empty())
+    report_.kept.push_back({unwritten.back().result, context_.store.directory()});
+  return finish();
+}
+
+result<void> Merge::write_all(const std::vector<TreeDifference>& differences) {
+  auto cleaned = TreeWriter::clean_up(context_.root, context_.journal);
+  if (!cleaned) return cleaned.error();
+  std::vector<const TreeDifference*> pending;
+  for (const TreeDifference& difference : differences) pending.push_back(&difference);
+  for (int i = 0; i < kRounds && !pending.empty(); ++i) {
+    auto done = round(pending);
+    if (!done) return done.error();
+  }
+  for (const TreeDifference* difference : pending) conflict(*difference, "it keeps changing here");
+  return save_conflicts();
+}
+
+result<MergeReport> Merge::finish() {
   auto cached = context_.cache.save();
   if (!cached) return cached.error();
   std::sort(report_.written.begin(), report_.written.end());
@@ -158,7 +207,7 @@ result<void> Merge::round(std::vector<const TreeDifference*>& pending) {
       if (step.error().code == Errc::busy) {
         again.push_back(difference);
       } else {
-        refuse(difference->path, step.error().what);
+        put_off(*difference, step.error().what);
       }
     } else if (*step) {
       steps.push_back(std::move(**step));
@@ -233,7 +282,7 @@ void Merge::settle(const Step& step, const ChangeOutcome& outcome,
       conflict(*step.difference, "something else stands in its place here");
       return;
     case State::failed:
-      refuse(change.path, outcome.failure.what);
+      put_off(*step.difference, outcome.failure.what);
       return;
     case State::done:
       break;
@@ -285,27 +334,28 @@ result<std::string> Merge::conflict_path(const std::string& path, const std::str
 
 result<void> Merge::save_conflicts() {
   std::vector<Change> changes;
-  std::vector<std::size_t> places;
+  std::vector<std::pair<const TreeDifference*, std::size_t>> saved;
   for (const auto& [difference, place] : to_save_) {
     auto path = conflict_path(difference->path, difference->new_oid);
     if (!path) {
-      refuse(difference->path, path.error().what);
+      put_off(*difference, path.error().what);
       continue;
     }
     Change change{*path, Wanted{difference->new_mode, difference->new_oid}, std::nullopt};
     change.unconditional = true;
     changes.push_back(std::move(change));
-    places.push_back(place);
+    saved.emplace_back(difference, place);
   }
   auto outcomes = write(changes);
   if (!outcomes) return outcomes.error();
   for (std::size_t i = 0; i < changes.size(); ++i) {
-    MergeReport::Conflict& conflict = report_.conflicts[places[i]];
+    const auto& [difference, place] = saved[i];
+    MergeReport::Conflict& conflict = report_.conflicts[place];
     if ((*outcomes)[i].state == State::done) {
       conflict.saved = changes[i].path;
     } else {
-      refuse(conflict.path,
-             "the sandbox's version could not be saved: " + (*outcomes)[i].failure.what);
+      put_off(*difference,
+              "the sandbox's version could not be saved: " + (*outcomes)[i].failure.what);
     }
   }
   return {};
@@ -314,7 +364,7 @@ result<void> Merge::save_conflicts() {
 }  // namespace
 
 result<MergeReport> merge_result(const MergeContext& context, const std::string& merged,
-                                 const wire::Result& result) {
+                                 const wire::Result& result, std::vector<Unwritten>& unwritten) {
   const std::size_t digits = context.store.oid_digits();
   auto valid = [&](const std::string& oid) {
     return oid.size() == digits && oid.find_first_not_of("0123456789abcdef") == std::string::npos;
@@ -337,10 +387,15 @@ result<MergeReport> merge_result(const MergeContext& context, const std::string&
         generation_of(before->message) == generation_of(commit->message))
       from = merged;
   }
-  auto report = Merge(context, from, result.result).run(result);
+  auto report = Merge(context, from, result.result).run(result, unwritten);
   if (!report && report.error().code == Errc::not_found)
     return Failure(Errc::bad_input, "the result is not complete: " + report.error().what);
   return report;
+}
+
+result<MergeReport> merge_unwritten(const MergeContext& context,
+                                    std::vector<Unwritten>& unwritten) {
+  return Merge(context, {}, {}).run_again(unwritten);
 }
 
 }  // namespace protocol::sync

@@ -13,6 +13,7 @@
 #include "protocol/sync/object_store.h"
 #include "protocol/sync/origin.h"
 #include "protocol/sync/scan.h"
+#include "protocol/sync/unwritten.h"
 #include "protocol/wire/messages.h"
 
 namespace protocol::sync {
@@ -33,7 +34,13 @@ struct MergeContext {
 // when it returns; the caller then records `result` as merged. Errc::bad_input for a result that is
 // not a commit grown from `result.base`; no_space, denied, io: what was not yet written is as it
 // was, and merging again goes on from there.
+// `unwritten`: what earlier merges could not write; this result's version takes the place of an
+// earlier one. On return what cannot be written now, the result's own included.
 result<MergeReport> merge_result(const MergeContext& context, const std::string& merged,
-                                 const wire::Result& result);
+                                 const wire::Result& result, std::vector<Unwritten>& unwritten);
+
+// Tries all of `unwritten` again, and leaves in it what still cannot be written. Errors as above,
+// but for Errc::not_found: the store has lost something of it.
+result<MergeReport> merge_unwritten(const MergeContext& context, std::vector<Unwritten>& unwritten);
 
 }  // namespace protocol::sync

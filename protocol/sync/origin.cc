@@ -78,7 +78,9 @@ class WorkTreeOrigin : public Origin {
   result<void> write_pack(const Snapshot& snapshot, const std::vector<std::string>& haves,
                           os::Fd out) override;
   result<void> read_pack(os::Fd in, std::uint64_t max_bytes) override;
+  std::vector<std::string> sandboxes() override;
   result<MergeReport> merge(const std::string& sandbox, const wire::Result& result) override;
+  result<MergeReport> merge_unwritten(const std::string& sandbox) override;
 
  private:
   std::string get(const std::string& sandbox, const char* what) const {
@@ -91,6 +93,12 @@ class WorkTreeOrigin : public Origin {
   std::unique_ptr<NameSource> plain_names() {
     return std::make_unique<StoreNames>(store_, options_.work_tree, "", "");
   }
+  fs::path unwritten_file(const std::string& sandbox) const {
+    return options_.store / "unwritten" / sandbox;
+  }
+  // Calls `merging` with what a merge needs.
+  template <class Merging>
+  result<MergeReport> with_context(const Merging& merging);
   std::vector<std::string> in_use() const;
   result<Snapshot> take(WorkTree& cache);
   result<bool> store_again(const Snapshot& snapshot);
@@ -194,6 +202,16 @@ result<Snapshot> WorkTreeOrigin::snapshot() {
   }
   if (snapshot) taken_[snapshot->sync.snapshot] = builder_.record(snapshot->sync.snapshot);
   return snapshot;
+}
+
+std::vector<std::string> WorkTreeOrigin::sandboxes() {
+  constexpr std::string_view prefix = "refs/sandboxes/", suffix = "/base";
+  std::vector<std::string> ids;
+  for (const auto& [name, oid] : store_.list_refs(std::string(prefix))) {
+    if (name.ends_with(suffix))
+      ids.push_back(name.substr(prefix.size(), name.size() - prefix.size() - suffix.size()));
+  }
+  return ids;
 }
 
 result<void> WorkTreeOrigin::set_base(const std::string& sandbox, const std::string& commit) {
@@ -300,6 +318,39 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
     report.already = true;
     return report;
   }
+  auto unwritten = read_unwritten(unwritten_file(sandbox));
+  const bool had_any = !unwritten.empty();
+  auto report = with_context([&](const MergeContext& context) {
+    return merge_result(context, before, result, unwritten);
+  });
+  if (!report) return report;
+  // First: what is recorded as merged is not asked for again.
+  if (had_any || !unwritten.empty()) {
+    auto kept = write_unwritten(unwritten_file(sandbox), unwritten);
+    if (!kept) return kept.error();
+  }
+  auto recorded = store_.set_ref(ref(sandbox, "merged"), result.result);
+  if (!recorded) return recorded.error();
+  return report;
+}
+
+result<MergeReport> WorkTreeOrigin::merge_unwritten(const std::string& sandbox) {
+  if (!is_sandbox_name(sandbox)) return MergeReport();
+  auto lock = store_.lock();
+  if (!lock) return lock.error();
+  auto unwritten = read_unwritten(unwritten_file(sandbox));
+  if (unwritten.empty()) return MergeReport();
+  auto report = with_context([&](const MergeContext& context) {
+    return protocol::sync::merge_unwritten(context, unwritten);
+  });
+  if (!report) return report;
+  auto kept = write_unwritten(unwritten_file(sandbox), unwritten);
+  if (!kept) return kept.error();
+  return report;
+}
+
+template <class Merging>
+result<MergeReport> WorkTreeOrigin::with_context(const Merging& merging) {
   WorkTree cache = open_cache();
   std::optional<Git> repository;
   bool trusts_modes = true;
@@ -309,12 +360,8 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
     repository = repository_->repository();
     trusts_modes = repository_->facts().trusts_modes;
   }
-  MergeContext context{root_, store_, cache, repository, options_.store / "merging", trusts_modes};
-  auto report = merge_result(context, before, result);
-  if (!report) return report;
-  auto recorded = store_.set_ref(ref(sandbox, "merged"), result.result);
-  if (!recorded) return recorded.error();
-  return report;
+  return merging(
+      MergeContext{root_, store_, cache, repository, options_.store / "merging", trusts_modes});
 }
 
 }  // namespace protocol::sync

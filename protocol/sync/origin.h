@@ -73,6 +73,8 @@ class Origin {
   // The box has applied this snapshot.
   virtual result<void> set_base(const std::string& sandbox, const std::string& commit) = 0;
   virtual void forget(const std::string& sandbox) = 0;  // the sandbox is gone
+  // Those that this work tree was sent to, and that were not forgotten.
+  virtual std::vector<std::string> sandboxes() = 0;
 
   // Writes a thin pack of everything reachable from the snapshot (history cut as its shallow list
   // says) that is not reachable from `haves` into `out`, then closes it. Streams; blocks while
@@ -90,6 +92,9 @@ class Origin {
   // merged for this sandbox. Errc::bad_input for a result that is not a commit grown from
   // `result.base`, no_space or denied with nothing lost.
   virtual result<MergeReport> merge(const std::string& sandbox, const wire::Result& result) = 0;
+  // Tries again what earlier merges of this sandbox could not write; it stays refused while it
+  // cannot be. An empty report: there was nothing.
+  virtual result<MergeReport> merge_unwritten(const std::string& sandbox) = 0;
 };
 
 }  // namespace protocol::sync

@@ -34,6 +34,7 @@ class FakeOrigin : public protocol::sync::Origin {
     return {};
   }
   void forget(const std::string&) override { bases.clear(); }
+  std::vector<std::string> sandboxes() override { return {}; }
   result<void> write_pack(const protocol::sync::Snapshot& snapshot,
                           const std::vector<std::string>& haves, protocol::os::Fd out) override {
     protocol::os::ignore_sigpipe();  // as the programs do
@@ -65,10 +66,13 @@ class FakeOrigin : public protocol::sync::Origin {
     last_merged = theirs.result;
     return report;
   }
+  result<protocol::sync::MergeReport> merge_unwritten(const std::string&) override {
+    return unwritten;
+  }
 
   std::vector<std::string> happened;
   std::string bases, last_merged;
-  protocol::sync::MergeReport report;
+  protocol::sync::MergeReport report, unwritten;
   std::size_t pack_bytes = 0;
   int snapshots = 0;
   bool fail_snapshot = false, fail_pack = false, refuse_pack = false;

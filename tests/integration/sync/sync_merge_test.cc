@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tests/integration/sync/two_ends.h"
+#include "tests/support/unprivileged.h"
 
 using namespace sync_test;
 
@@ -242,6 +243,32 @@ TEST_CASE("commits made in the sandbox arrive as refs/sandbox and leave branches
   CHECK(report->commits.empty());
 }
 
+TEST_CASE("tags and stashes made in the sandbox are named, once, as what stays there") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  git_out(ends.laptop(), {"init", "-q", "-b", "main"});
+  write_file(ends.laptop() / "f", "1\n");
+  git_out(ends.laptop(), {"add", "f"});
+  git_out(ends.laptop(), {"commit", "-q", "-m", "one"});
+  git_out(ends.laptop(), {"tag", "ours"});
+  ends.push();
+  CHECK_FALSE(ends.pull());
+  git_out(ends.box(), {"tag", "v1"});
+  write_file(ends.box() / "f", "stashed\n");
+  git_out(ends.box(), {"stash"});
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->complete());
+  std::vector<std::string> stays;
+  for (const auto& left : ends.last_result->left_out) stays.push_back(left.path + ": " + left.why);
+  CHECK(stays == std::vector<std::string>{"refs/stash: a stash stays in the sandbox",
+                                          "refs/tags/v1: a tag stays in the sandbox"});
+  CHECK_FALSE(ends.pull());
+  ends.push();
+  CHECK_FALSE(ends.pull());
+  CHECK(git_out(ends.box(), {"tag"}).find("v1") != std::string::npos);
+}
+
 TEST_CASE("a commit that no result has shown is kept as drift before its branch is put back") {
   Scratch scratch;
   TwoEnds ends(scratch);
@@ -295,4 +322,72 @@ TEST_CASE("an edit made while a result is being written is not lost") {
         replaced(replaced(kText, "one", "ONE, and longer"), "seven", "SEVEN"));
   CHECK(read_file(ends.laptop() / "changed.sandbox-conflict") == "theirs\n");
   CHECK(read_file(ends.laptop() / "new.sandbox-conflict") == "theirs\n");
+}
+
+TEST_CASE("what could not be written here is tried and named again, until it is here") {
+  Scratch scratch;
+  test::Unprivileged unprivileged;
+  TwoEnds ends(scratch);
+  auto id = TwoEnds::kSandbox;
+  write_file(ends.laptop() / "closed/old", "old\n");
+  write_file(ends.laptop() / "open", "1\n");
+  ends.push();
+  write_file(ends.box() / "closed/new", "new\n");
+  fs::remove(ends.box() / "closed/old");
+  write_file(ends.box() / "open", "2\n");
+  ::chmod((ends.laptop() / "closed").c_str(), 0555);
+  auto first = ends.pull();
+  REQUIRE(first);
+  CHECK(first->written == std::vector<std::string>{"open"});
+  CHECK(first->refused.size() == 2);
+  CHECK_FALSE(ends.pull());  // the box has told it all
+
+  for (int round = 0; round < 2; ++round) {
+    ends.restart();
+    auto again = must(ends.origin().merge_unwritten(id));
+    CHECK_FALSE(again.complete());
+    CHECK(again.written.empty());
+    REQUIRE(again.refused.size() == 2);
+    CHECK(again.refused[0].path.starts_with("closed/"));
+    REQUIRE(again.kept.size() == 1);
+    CHECK(git_out(again.kept[0].store,
+                  {"--git-dir=.", "show", again.kept[0].commit + ":closed/new"}) == "new");
+  }
+
+  // What was written is not looked at again: it may have been edited since.
+  write_file(ends.laptop() / "open", "edited\n");
+  ::chmod((ends.laptop() / "closed").c_str(), 0755);
+  auto home = must(ends.origin().merge_unwritten(id));
+  CHECK(home.complete());
+  CHECK(home.written == std::vector<std::string>{"closed/new"});
+  CHECK(home.deleted == std::vector<std::string>{"closed/old"});
+  CHECK(read_file(ends.laptop() / "closed/new") == "new\n");
+  CHECK_FALSE(fs::exists(ends.laptop() / "closed/old"));
+  CHECK(read_file(ends.laptop() / "open") == "edited\n");
+  auto nothing = must(ends.origin().merge_unwritten(id));
+  CHECK(nothing.complete());
+  CHECK(nothing.written.empty());
+}
+
+TEST_CASE("a later result takes the place of what of an earlier one could not be written") {
+  Scratch scratch;
+  test::Unprivileged unprivileged;
+  TwoEnds ends(scratch);
+  write_file(ends.laptop() / "closed/file", "1\n");
+  ends.push();
+  ::chmod((ends.laptop() / "closed").c_str(), 0555);
+  write_file(ends.box() / "closed/file", "2\n");
+  write_file(ends.box() / "closed/more", "a\n");
+  CHECK(ends.pull()->refused.size() == 2);
+  write_file(ends.box() / "closed/file", "3\n");
+  CHECK(ends.pull()->refused.size() == 1);
+  ::chmod((ends.laptop() / "closed").c_str(), 0755);
+  write_file(ends.box() / "closed/file", "4\n");
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->complete());
+  CHECK(read_file(ends.laptop() / "closed/file") == "4\n");
+  auto rest = must(ends.origin().merge_unwritten(TwoEnds::kSandbox));
+  CHECK(rest.written == std::vector<std::string>{"closed/more"});
+  CHECK(read_file(ends.laptop() / "closed/file") == "4\n");
 }
