@@ -72,9 +72,10 @@ os::awaitable<Prepared> SessionClient::prepare_again(std::shared_ptr<Origin> ori
 }
 
 void SessionClient::begin_steps(Flight& flight, std::vector<std::string> haves) {
-  flight.steps = StepSender::begin(
-      executor_, pool_, session_,
-      {flight.request, flight.origin, flight.prepared, std::move(haves), flight.cycle.exec});
+  flight.steps =
+      StepSender::begin(executor_, pool_, session_,
+                        {flight.request, flight.origin, flight.prepared, std::move(haves),
+                         flight.cycle.exec, flight.cycle.sync, flight.cycle.release});
 }
 
 os::awaitable<void> SessionClient::send_again(Flight& flight) {
@@ -176,6 +177,7 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
     if (flight.cycle.streams != nullptr) {
       flight.cycle.streams->end();
     }
+    flight.finished = !flight.cycle.release;
   } else if (const auto* result = std::get_if<wire::Result>(&message)) {
     if (flight.stale) {
       co_await flight.steps->end();
@@ -216,7 +218,7 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
 }
 
 os::awaitable<void> SessionClient::fly(Flight& flight) {
-  if (!flight.prepared) {
+  if (!flight.prepared && flight.cycle.sync) {
     Prepared now = co_await prepare_again(flight.origin);
     flight.prepared = std::make_shared<const Prepared>(std::move(now));
   }
@@ -225,7 +227,7 @@ os::awaitable<void> SessionClient::fly(Flight& flight) {
   if (flight.cycle.lock) {
     session_->send(flight.request, *flight.cycle.lock);
   }
-  begin_steps(flight, haves_of(*flight.prepared));
+  begin_steps(flight, flight.prepared ? haves_of(*flight.prepared) : std::vector<std::string>());
   while (!flight.finished) {
     std::optional<Session::Incoming> incoming;
     if (flight.deadline) {
@@ -301,10 +303,11 @@ os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, C
     std::rethrow_exception(escaped);
   }
   CycleOutcome& outcome = flight.outcome;
-  if (outcome.snapshot.empty() && !outcome.not_synced && !outcome.refused && !outcome.failed) {
+  if (flight.cycle.sync && outcome.snapshot.empty() && !outcome.not_synced && !outcome.refused &&
+      !outcome.failed) {
     throw out_of_step(session_->peer(), "the lock was given back before the work tree was there");
   }
-  if (!outcome.refused) {
+  if (!outcome.refused && flight.prepared) {
     const auto& left_out = flight.prepared->snapshot.left_out;
     outcome.left_out.insert(outcome.left_out.begin(), left_out.begin(), left_out.end());
   }

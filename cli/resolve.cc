@@ -21,6 +21,15 @@ std::string branch_text(const Key& key) {
   return key.branch.empty() ? "" : " on branch " + key.branch;
 }
 
+std::vector<std::string> ids_on_record(LockedStorage& storage) {
+  std::vector<std::string> ids;
+  for (const auto& entry : storage.entries()) {
+    ids.push_back(entry.id);
+    ids.insert(ids.end(), entry.ending.begin(), entry.ending.end());
+  }
+  return ids;
+}
+
 Entry fresh_entry(const ResolveRequest& request) {
   Entry entry;
   entry.key = request.key;
@@ -127,12 +136,22 @@ os::awaitable<os::FileLock> Resolver::lock_starter(const Key& key) {
 }
 
 // Called with the starter lock held and the entry saved as starting.
-os::awaitable<Entry> Resolver::make(Entry entry, SandboxStarter& starter) {
+os::awaitable<Resolved> Resolver::make(Entry entry, SandboxStarter& starter,
+                                       std::optional<std::vector<std::string>> on_record) {
   std::optional<UserError> failed;
-  bool ended = false;
+  bool ended = on_record.has_value();  // until it is asked for, nothing of it is on the box
   std::string agent;
+  std::optional<Unrecorded> found;
   try {
-    agent = co_await starter.start(entry);
+    if (on_record) {
+      found = co_await starter.find_unrecorded(entry, std::move(*on_record));
+    }
+    ended = false;
+    if (found) {
+      agent = found->agent;
+    } else {
+      agent = co_await starter.start(entry);
+    }
   } catch (const StartFailed& failure) {
     failed = failure.error;
     ended = failure.ended;
@@ -152,9 +171,13 @@ os::awaitable<Entry> Resolver::make(Entry entry, SandboxStarter& starter) {
       }
     } else if (wanted) {
       now->state = EntryState::ready;
+      if (found) {
+        now->id = found->id;
+      } else {
+        now->ending.clear();
+      }
       now->agent = agent;
       now->failure.clear();
-      now->ending.clear();
       now->used_at = timestamp();
       entry = *now;
     }
@@ -166,11 +189,14 @@ os::awaitable<Entry> Resolver::make(Entry entry, SandboxStarter& starter) {
     throw UserError(*failed);
   }
   if (!wanted) {
-    co_await starter.abandon(entry);
+    if (!found) {
+      co_await starter.abandon(entry);
+    }
     throw UserError("setup", "the sandbox was stopped while it was being made",
                     "Start again when you want one.");
   }
-  co_return entry;
+  Resolved resolved{entry, !found.has_value()};
+  co_return resolved;
 }
 
 os::awaitable<Resolved> Resolver::resolve(ResolveRequest request, SandboxStarter& starter) {
@@ -211,10 +237,12 @@ os::awaitable<Resolved> Resolver::resolve(ResolveRequest request, SandboxStarter
       starting = std::move(tried);
     }
     Entry next;
+    std::optional<std::vector<std::string>> on_record;
     if (entry != nullptr && entry->state == EntryState::starting) {
       next = *entry;  // its starter has died: go on with the same id
     } else {
       next = fresh_entry(request);
+      on_record = ids_on_record(*storage);
       if (entry != nullptr) {
         next.ending = entry->ending;
         *entry = next;
@@ -224,9 +252,7 @@ os::awaitable<Resolved> Resolver::resolve(ResolveRequest request, SandboxStarter
     }
     storage->save();
     storage.reset();
-    Resolved made;
-    made.entry = co_await make(next, starter);
-    made.made = true;
+    Resolved made = co_await make(next, starter, std::move(on_record));
     co_return made;
   }
 }
@@ -274,7 +300,9 @@ os::awaitable<Resolver::Replaced> Resolver::replace(
   if (live) {
     co_await end_old();
   }
-  replaced.entry = co_await make(next, starter);
+  std::optional<std::vector<std::string>> always_a_new_one;
+  Resolved made = co_await make(next, starter, always_a_new_one);
+  replaced.entry = std::move(made.entry);
   co_return replaced;
 }
 

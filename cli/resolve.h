@@ -30,12 +30,22 @@ struct StartFailed : std::runtime_error {
   bool ended;
 };
 
+// A sandbox that its box has, though nothing of it is on record here.
+struct Unrecorded {
+  std::string id;
+  std::string agent;
+};
+
 class SandboxStarter {
  public:
   virtual ~SandboxStarter() = default;
   // Makes the sandbox with this entry's id, or goes on making it: idempotent. Ends those in
   // entry.ending first. Returns the agent's id. Throws StartFailed or UserError.
   virtual protocol::os::awaitable<std::string> start(const Entry& entry) = 0;
+  // The sandbox of this entry's key that the box has already and that is none of `on_record`, as
+  // after the storage was damaged; std::nullopt: there is none. Throws UserError.
+  virtual protocol::os::awaitable<std::optional<Unrecorded>> find_unrecorded(
+      const Entry& entry, std::vector<std::string> on_record) = 0;
   // Ends what start() has made: nobody wants it any more. Best effort.
   virtual protocol::os::awaitable<void> abandon(const Entry& entry) = 0;
 };
@@ -94,7 +104,9 @@ class Resolver {
 
  private:
   std::filesystem::path starter_file(const Key& key) const;
-  protocol::os::awaitable<Entry> make(Entry entry, SandboxStarter& starter);
+  // With `on_record`, one that the box has and that is none of these is taken instead.
+  protocol::os::awaitable<Resolved> make(Entry entry, SandboxStarter& starter,
+                                         std::optional<std::vector<std::string>> on_record);
   Storage storage_;
   std::filesystem::path starters_;
   protocol::os::executor executor_;

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <set>
+
 #include "cli/interruptions.h"
 #include "cli/report.h"
 #include "cli/standard_streams.h"
@@ -30,6 +32,15 @@ std::string wanted_isolation(const Context& context, const Target& target) {
     wanted = context.environment.get("SANDBOX_ISOLATION");
   }
   return wanted.empty() ? "auto" : wanted;
+}
+
+// What those who wait for the setup see.
+std::string setup_text(const Config& config) {
+  std::string text;
+  for (const auto& command : config.setup) {
+    text += (text.empty() ? "" : "; ") + command;
+  }
+  return text;
 }
 
 }  // namespace
@@ -172,7 +183,7 @@ os::awaitable<void> AgentStarter::end_replaced(const Entry& entry) {
   }
 }
 
-os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool first) {
+os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool first, bool last) {
   wire::Exec exec;
   exec.script = command;
   exec.env = target_.config.env;
@@ -188,10 +199,11 @@ os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool fi
   to_stderr.error = to_stderr.output;
   StandardStreams streams(context_.executor, context_.output, to_stderr);
   Cycle cycle;
-  cycle.lock = lock_request(context_, "start", command, target_.key.box);
-  if (!first) {
-    cycle.lock->wait_seconds = -1;  // what was begun is not given up for those in line
+  if (first) {
+    cycle.lock = lock_request(context_, "start", setup_text(target_.config), target_.key.box);
   }
+  cycle.sync = first;
+  cycle.release = last;
   cycle.exec = exec;
   cycle.streams = &streams;
   context_.output.note("sandbox: setup: " + wire::printable(command, 200));
@@ -211,6 +223,11 @@ os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool fi
     throw UserError("setup", name + " failed: " + error.what(), next);
   }
   bool succeeded = outcome.exited && command_status(*outcome.exited) == 0;
+  if (outcome.exited && !succeeded && !last) {
+    Cycle give_back;
+    give_back.sync = false;
+    co_await client_->run(origin_, std::move(give_back));
+  }
   if (interruptions.last() && !succeeded) {
     throw UserError("setup", name + " was interrupted", "No sandbox was left behind.",
                     128 + *interruptions.last());
@@ -231,12 +248,11 @@ os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool fi
 }
 
 os::awaitable<void> AgentStarter::set_up() {
-  bool first = true;
-  for (const auto& command : target_.config.setup) {
-    co_await run_setup_command(command, first);
-    first = false;
+  const auto& commands = target_.config.setup;
+  for (std::size_t i = 0; i < commands.size(); ++i) {
+    co_await run_setup_command(commands[i], i == 0, i + 1 == commands.size());
   }
-  if (first) {
+  if (commands.empty()) {
     co_await take_and_release(context_, *client_, "start", target_.key.box);
   }
 }
@@ -314,6 +330,54 @@ os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
     }
   }
   co_return bound.agent;
+}
+
+os::awaitable<std::optional<Unrecorded>> AgentStarter::find_unrecorded(
+    const Entry& wanted, std::vector<std::string> on_record) {
+  Entry entry = wanted;
+  std::optional<Unrecorded> found;
+  if (!origin_) {
+    origin_ = co_await open_origin(context_, target_);
+  }
+  // This work tree's own store knows where it was sent: a box may have another machine's sandbox of
+  // the same path. It also says when there is nobody to ask for.
+  std::set<std::string> lost;
+  for (auto& id : origin_->sandboxes()) {
+    lost.insert(std::move(id));
+  }
+  for (const auto& id : on_record) {
+    lost.erase(id);
+  }
+  if (lost.empty()) {
+    co_return found;
+  }
+  connection_ = co_await connect(context_, entry.key.box);
+  auto session = co_await connection_->open_session(context_.trace);
+  SessionClient client(context_.executor, context_.pool, std::move(session), context_.output);
+  wire::Message info = co_await client.ask(wire::InfoRequest{});
+  wire::ListRequest request;
+  request.user = user_name(context_.environment);
+  wire::Message listed = co_await client.ask(request);
+  const auto* agent = std::get_if<wire::Info>(&info);
+  const auto* all = std::get_if<wire::Sandboxes>(&listed);
+  std::string used_at;
+  if (agent != nullptr && all != nullptr) {
+    for (const auto& one : all->sandboxes) {
+      if (one.state == "ready" && one.project == entry.key.project &&
+          one.branch == entry.key.branch && one.config == entry.key.config &&
+          lost.count(one.sandbox) != 0 && (!found || one.used_at > used_at)) {
+        found = Unrecorded{one.sandbox, agent->agent};
+        used_at = one.used_at;
+      }
+    }
+  }
+  client.session().close();
+  if (found) {
+    context_.output.note("sandbox: the box " + entry.key.box +
+                         " still has the sandbox of this project, " + found->id +
+                         ": it is used again");
+  }
+  co_return found;
 }
 
 os::awaitable<void> AgentStarter::abandon(const Entry& entry) {

@@ -18,6 +18,8 @@ class AgentStarter : public SandboxStarter {
   AgentStarter(Context& context, const Target& target) : context_(context), target_(target) {}
 
   protocol::os::awaitable<std::string> start(const Entry& entry) override;
+  protocol::os::awaitable<std::optional<Unrecorded>> find_unrecorded(
+      const Entry& entry, std::vector<std::string> on_record) override;
   protocol::os::awaitable<void> abandon(const Entry& entry) override;
 
   // What start() used, to go on with: the session is bound to the sandbox.
@@ -27,7 +29,8 @@ class AgentStarter : public SandboxStarter {
 
  private:
   protocol::os::awaitable<void> set_up();
-  protocol::os::awaitable<void> run_setup_command(std::string command, bool first);
+  // Under one lock, which the first takes and the last, or the one that fails, gives back.
+  protocol::os::awaitable<void> run_setup_command(std::string command, bool first, bool last);
   protocol::os::awaitable<void> end_replaced(const Entry& entry);
 
   Context& context_;

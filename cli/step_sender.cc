@@ -117,7 +117,27 @@ os::awaitable<bool> StepSender::send_pack(std::shared_ptr<StepSender> self) {
   co_return sent;
 }
 
+// What is done in the sandbox once the work tree is there.
+void StepSender::send_work() {
+  if (steps_.exec) {
+    session_->send(steps_.request, *steps_.exec);
+  }
+  if (steps_.release && (!steps_.exec || !steps_.exec->detach)) {
+    session_->send(steps_.request, wire::LockReleased{});
+  }
+}
+
 os::awaitable<void> StepSender::send(std::shared_ptr<StepSender> self) {
+  if (self->steps_.sync) {
+    co_await send_all(self);
+  } else if (!self->stopped_) {
+    self->send_work();
+  }
+  self->done_ = true;
+  self->ended_.notify();
+}
+
+os::awaitable<void> StepSender::send_all(std::shared_ptr<StepSender> self) {
   const Steps& steps = self->steps_;
   Session& session = *self->session_;
   wire::SyncStart start = steps.prepared->snapshot.sync;
@@ -137,18 +157,11 @@ os::awaitable<void> StepSender::send(std::shared_ptr<StepSender> self) {
     auto flushed = co_await session.frames().flush();
     if (flushed && !self->stopped_) {
       session.send(steps.request, wire::SyncEnd{});
-      if (steps.exec) {
-        session.send(steps.request, *steps.exec);
-      }
-      if (!steps.exec || !steps.exec->detach) {
-        session.send(steps.request, wire::LockReleased{});
-      }
+      self->send_work();
     }
   } else if (!self->stopped_) {
     session.close();  // the pack stopped in the middle: the agent must not wait for its end
   }
-  self->done_ = true;
-  self->ended_.notify();
 }
 
 }  // namespace cli

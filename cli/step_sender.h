@@ -22,6 +22,8 @@ class StepSender {
     std::shared_ptr<const Prepared> prepared;
     std::vector<std::string> haves;  // commits that the box has: the pack is thin against them
     std::optional<protocol::wire::Exec> exec;
+    bool sync = true;     // false: neither sync_start nor a pack; `origin` is not looked at
+    bool release = true;  // false: the lock is kept
   };
 
   // Begins to send. `pool` must outlive it. A pack that cannot be made to its end closes the
@@ -41,6 +43,8 @@ class StepSender {
   StepSender(const protocol::os::executor& executor, boost::asio::thread_pool& pool,
              std::shared_ptr<Session> session, Steps steps);
   static protocol::os::awaitable<void> send(std::shared_ptr<StepSender> self);
+  static protocol::os::awaitable<void> send_all(std::shared_ptr<StepSender> self);
+  void send_work();
   // Whether the whole pack was sent.
   static protocol::os::awaitable<bool> send_pack(std::shared_ptr<StepSender> self);
 

@@ -54,6 +54,14 @@ class FakeStarter : public cli::SandboxStarter {
     abandoned = true;
     co_return;
   }
+  os::awaitable<std::optional<cli::Unrecorded>> find_unrecorded(
+      const cli::Entry&, std::vector<std::string> on_record) override {
+    asked_with = std::move(on_record);
+    std::optional<cli::Unrecorded> found = unrecorded;
+    co_return found;
+  }
+  std::optional<cli::Unrecorded> unrecorded;
+  std::optional<std::vector<std::string>> asked_with;
   bool fail = false;
   bool ended = true;
   bool abandoned = false;
@@ -142,6 +150,30 @@ TEST_CASE("a ready one is found without asking anybody") {
   CHECK(resolved.entry.id == "abc");
   CHECK_FALSE(resolved.made);
   CHECK(world.box.starts == 0);
+}
+
+TEST_CASE("one that the box has and the storage has lost is found again, and none is made") {
+  World world;
+  world.put("other", cli::EntryState::ready);
+  {
+    auto locked = cli::Storage(world.paths.storage()).try_lock();
+    locked->entries()[0].key.branch = "other";
+    locked->entries()[0].ending = {"old"};
+    locked->save();
+  }
+  auto resolver = world.resolver();
+  FakeStarter starter(world.loop.executor(), world.box);
+  starter.unrecorded = cli::Unrecorded{"lost", "agent"};
+  auto resolved = world.loop.run(resolver.resolve(world.request, starter));
+  CHECK(resolved.entry.id == "lost");
+  CHECK_FALSE(resolved.made);
+  CHECK(world.box.starts == 0);
+  CHECK(*starter.asked_with == std::vector<std::string>{"other", "old"});
+  REQUIRE(world.stored().size() == 2);
+  CHECK(world.stored()[1].id == "lost");
+  CHECK(world.stored()[1].agent == "agent");
+  CHECK(world.stored()[1].state == cli::EntryState::ready);
+  CHECK_FALSE(starter.abandoned);
 }
 
 TEST_CASE("the next one goes on with the id of a starter that died") {

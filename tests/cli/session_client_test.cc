@@ -228,6 +228,38 @@ TEST_CASE("a whole request travels without waiting for any answer") {
   CHECK(world.origin->bases == "snapshot1");
 }
 
+TEST_CASE("commands under one lock ask for it once, and what they changed comes with its release") {
+  World world;
+  auto first = world.cycle();
+  first.release = false;
+  auto then = world.cycle();
+  then.lock.reset();
+  then.sync = false;
+  Streams more{world.loop.executor()};
+  then.streams = &more;
+  auto script = [](Agent& agent) -> os::awaitable<void> {
+    co_await agent.expect<wire::Exec>();
+    agent.say(wire::Granted{"1.1", 1800, false, {}});
+    agent.say(wire::Applied{"snapshot1", "", {}, {}});
+    co_await agent.run_command("one", "", 0);
+    agent.seen.clear();
+    co_await agent.expect<wire::LockReleased>();
+    CHECK(agent.seen == std::vector<std::string>{"exec", "__rwx_sandbox_lock_released__"});
+    co_await agent.run_command("two", "", 0);
+    co_await agent.result("r1", "result bytes");
+    agent.say(wire::Released{});
+  };
+  auto outcome = world.run(script, std::move(first));
+  CHECK(outcome.exited->status == 0);
+  CHECK(outcome.snapshot == "snapshot1");
+  auto last = world.loop.run(world.client->run(world.origin, std::move(then)));
+  CHECK(last.exited->status == 0);
+  CHECK(last.all_brought_back());
+  CHECK(world.streams.out == "one");
+  CHECK(more.out == "two");
+  CHECK(world.origin->happened == std::vector<std::string>{"snapshot1", "read 12", "merge r1"});
+}
+
 TEST_CASE("a detached command is the last step, and leaves the lock to its job") {
   World world;
   auto cycle = world.cycle();

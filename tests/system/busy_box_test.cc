@@ -211,6 +211,38 @@ TEST_CASE("a command that makes or replaces its sandbox does not meet its own lo
   }
 }
 
+TEST_CASE("nobody's command comes in between two setup commands, and a failed one frees the box") {
+  SharedBox box("rig");
+  Machine alice;
+  Machine bob;
+  for (Machine* machine : {&alice, &bob}) {
+    machine->make_repository();
+    machine->environment["SANDBOX_BOX"] = "rig";
+    box.introduce(*machine, machine == &alice ? "alice" : "bob");
+  }
+  REQUIRE(bob.run({"start"}).status == 0);
+  std::string log = (alice.root() / "log").string();
+  std::string go = (alice.root() / "go").string();
+  for (int status : {0, 3}) {
+    INFO(status);
+    fs::remove(log);
+    fs::remove(go);
+    test::write_text(alice.project() / ".sandbox.yml",
+                     "setup:\n  - echo begun; until test -e " + go +
+                         "; do sleep 0.05; done; echo one >> " + log + "\n  - echo two >> " + log +
+                         "; exit " + std::to_string(status) + "\n  - echo three >> " + log + "\n");
+    Running starting = alice.start({"start"});
+    REQUIRE(starting.err_has("begun"));
+    Running waiting = bob.start({"exec", "--wait", "--", "sh", "-c", "echo bob >> " + log});
+    REQUIRE(waiting.err_has("waiting for the lock"));
+    test::write_text(go, "");
+    CHECK((starting.wait().status == 0) == (status == 0));
+    CHECK(waiting.wait().status == 0);
+    CHECK(test::file_text(log) == (status == 0 ? "one\ntwo\nthree\nbob\n" : "one\ntwo\nbob\n"));
+    alice.run({"stop"});
+  }
+}
+
 TEST_CASE("a CI job waits in line where a person is refused, and gives up in time", "[X10]") {
   Team team;
   Running holder = team.hold(team.alice);

@@ -17,17 +17,35 @@ using test::Machine;
 using test::write_text;
 
 TEST_CASE(
-    "a damaged storage file is kept beside a fresh one, and what it knew of can still be found and "
-    "stopped") {
+    "a damaged storage file is kept beside a fresh one, and the sandbox it knew of is used again") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("echo kept > only-there; echo only-there >> .gitignore");
+  std::string before = machine.run({"list", "--json", "--no-size"}).out;
+  write_text(machine.state() / "sandboxes.json", "{ damaged");
+  auto ended = machine.exec("cat only-there");
+  CHECK(ended.status == 0);
+  CHECK(ended.out == "kept\n");
+  CHECK(ended.err.find("sandboxes.json.damaged-1") != std::string::npos);
+  CHECK(ended.err.find("still has the sandbox of this project") != std::string::npos);
+  CHECK(file_text(machine.state() / "sandboxes.json.damaged-1") == "{ damaged");
+  auto list = boost::json::parse(machine.run({"list", "--json"}).out).at("Sandboxes").as_array();
+  REQUIRE(list.size() == 1);
+  CHECK(list[0].at("OnRecord").as_bool());
+  CHECK(before.find(std::string(list[0].at("RunID").as_string())) != std::string::npos);
+  auto again = machine.exec("true");
+  CHECK(again.err.find("still has") == std::string::npos);
+}
+
+TEST_CASE("what a damaged storage knew of other projects can be found and stopped") {
   Machine machine;
   machine.make_repository();
   machine.exec("true");
   write_text(machine.state() / "sandboxes.json", "{ damaged");
-  auto ended = machine.exec("echo runs");
-  CHECK(ended.status == 0);
-  CHECK(ended.out == "runs\n");
-  CHECK(ended.err.find("sandboxes.json.damaged-1") != std::string::npos);
-  CHECK(file_text(machine.state() / "sandboxes.json.damaged-1") == "{ damaged");
+  // Another branch is another sandbox: it does not take this one's.
+  machine.git({"checkout", "-q", "-b", "other"});
+  auto ended = machine.exec("true");
+  CHECK(ended.err.find("still has") == std::string::npos);
   auto list = boost::json::parse(machine.run({"list", "--json"}).out).at("Sandboxes").as_array();
   REQUIRE(list.size() == 2);
   auto& lost = list[0].at("OnRecord").as_bool() ? list[1] : list[0];
@@ -227,6 +245,33 @@ TEST_CASE("a state directory that cannot be written is named") {
   auto ended = machine.exec("true", how);
   CHECK(ended.status == 255);
   CHECK(ended.err.find("locked") != std::string::npos);
+}
+
+TEST_CASE("what cannot be written here is named by every pull until it is here") {
+  Machine machine;
+  test::Unprivileged unprivileged;
+  machine.make_repository();
+  fs::path closed = machine.project() / "closed";
+  write_text(closed / "old", "old\n");
+  fs::permissions(closed, fs::perms::owner_read | fs::perms::owner_exec);
+  auto ended = machine.exec("echo new > closed/new");
+  CHECK(ended.status == 254);
+  CHECK(ended.err.find("not brought back: closed/new") != std::string::npos);
+  for (int round = 0; round < 2; ++round) {
+    auto pulled = machine.run({"pull"});
+    CHECK(pulled.status == 254);
+    CHECK(pulled.err.find("not brought back: closed/new") != std::string::npos);
+    CHECK(pulled.out.find("No changes") == std::string::npos);
+  }
+  auto answer = boost::json::parse(machine.run({"pull", "--json"}).out);
+  CHECK(answer.at("Complete") == false);
+  CHECK(answer.at("Refused").at(0).at("Path") == "closed/new");
+  fs::permissions(closed, fs::perms::owner_all);
+  auto home = machine.run({"pull"});
+  CHECK(home.status == 0);
+  CHECK(home.out.find("closed/new") != std::string::npos);
+  CHECK(file_text(closed / "new") == "new\n");
+  CHECK(machine.run({"pull"}).out == "No changes to pull from sandbox.\n");
 }
 
 TEST_CASE("a state directory that is a file is named") {
