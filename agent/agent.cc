@@ -139,7 +139,6 @@ struct Agent::Parts {
     wire::Info info;
     info.agent = store->agent_id();
     info.name = settings.serve.name;
-    info.machine = os::machine_id();
     info.version = SANDBOX_VERSION;
     info.protocol = wire::kProtocolVersion;
     info.ttl_seconds = settings.lock_ttl.count();

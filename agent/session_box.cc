@@ -94,7 +94,6 @@ void Session::on_box(std::uint32_t request, const wire::BoxRequest& ask) {
   wire::Box box;
   box.agent = services_.info.agent;
   box.name = services_.info.name;
-  box.machine = services_.info.machine;
   box.version = services_.info.version;
   box.protocol = services_.info.protocol;
   box.user = *user;

@@ -48,7 +48,7 @@ template <class V> void fields(V& v, MaybeConst<Window> auto& m) { v("rows", m.r
 template <class V> void fields(V& v, MaybeConst<Merged> auto& m) { v("result", m.result); }
 template <class V> void fields(V& v, MaybeConst<Pull> auto& m) { v("merged", m.merged); v("whole", m.whole); }
 template <class V> void fields(V& v, MaybeConst<Bound> auto& m) { v("sandbox", m.sandbox); v("state", m.state); v("agent", m.agent); v("ttl_seconds", m.ttl_seconds); v("fresh", m.fresh); }
-template <class V> void fields(V& v, MaybeConst<Info> auto& m) { v("agent", m.agent); v("name", m.name); v("machine", m.machine); v("version", m.version); v("user", m.user); v("protocol", m.protocol); v("ttl_seconds", m.ttl_seconds); }
+template <class V> void fields(V& v, MaybeConst<Info> auto& m) { v("agent", m.agent); v("name", m.name); v("version", m.version); v("user", m.user); v("protocol", m.protocol); v("ttl_seconds", m.ttl_seconds); }
 template <class V> void fields(V& v, MaybeConst<SandboxInfo> auto& m) { v("sandbox", m.sandbox); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("state", m.state); v("created_at", m.created_at); v("used_at", m.used_at); v("holders", m.holders); v("waiting", m.waiting); v("active", m.active); v("size_bytes", m.size_bytes); }
 template <class V> void fields(V& v, MaybeConst<Sandboxes> auto& m) { v("sandboxes", m.sandboxes); }
 template <class V> void fields(V& v, MaybeConst<JobInfo> auto& m) { v("job", m.job); v("command", m.command); v("state", m.state); v("pid", m.pid); v("started_at", m.started_at); v("status", m.status); v("signal", m.signal); v("detached", m.detached); }
@@ -69,7 +69,7 @@ template <class V> void fields(V& v, MaybeConst<Skipped> auto& m) { v("step", m.
 template <class V> void fields(V& v, MaybeConst<Failed> auto& m) { v("step", m.step); v("code", m.code); v("message", m.message); }
 template <class V> void fields(V& v, MaybeConst<Notice> auto& m) { v("text", m.text); }
 template <class V> void fields(V& v, MaybeConst<Detached> auto& m) { v("job", m.job); }
-template <class V> void fields(V& v, MaybeConst<Box> auto& m) { v("agent", m.agent); v("name", m.name); v("machine", m.machine); v("version", m.version); v("protocol", m.protocol); v("user", m.user); v("slots", m.slots); v("ttl_seconds", m.ttl_seconds); v("isolation", m.isolation); v("user_lock", m.user_lock); v("holders", m.holders); v("waiting", m.waiting); v("sandboxes", m.sandboxes); v("sessions", m.sessions); v("jobs", m.jobs); }
+template <class V> void fields(V& v, MaybeConst<Box> auto& m) { v("agent", m.agent); v("name", m.name); v("version", m.version); v("protocol", m.protocol); v("user", m.user); v("slots", m.slots); v("ttl_seconds", m.ttl_seconds); v("isolation", m.isolation); v("user_lock", m.user_lock); v("holders", m.holders); v("waiting", m.waiting); v("sandboxes", m.sandboxes); v("sessions", m.sessions); v("jobs", m.jobs); }
 template <class V> void fields(V& v, MaybeConst<Sessions> auto& m) { v("sessions", m.sessions); }
 template <class V> void fields(V& v, MaybeConst<UserLocked> auto& m) { v("lock", m.lock); v("taken", m.taken); }
 template <class V> void fields(V& v, MaybeConst<UserUnlocked> auto& m) { v("was", m.was); }

@@ -272,9 +272,8 @@ struct Bound {
   bool fresh = false;  // nothing was ever synced into it
 };
 struct Info {
-  std::string agent;    // id, made once per state directory
-  std::string name;     // --name
-  std::string machine;  // machine id of the box
+  std::string agent;  // id, made once per state directory
+  std::string name;   // --name
   std::string version;
   std::string user;  // who the key says you are
   std::uint32_t protocol = 0;
@@ -405,7 +404,6 @@ struct Notice {
 struct Box {
   std::string agent;  // as in info, down to user
   std::string name;
-  std::string machine;
   std::string version;
   std::uint32_t protocol = 0;
   std::string user;
