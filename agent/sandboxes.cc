@@ -6,6 +6,7 @@
 #include "agent/log.h"
 #include "agent/sandbox_entry.h"
 #include "protocol/os/paths.h"
+#include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
 
 namespace agent {
@@ -201,8 +202,8 @@ awaitable<result<Sandbox>> Sandboxes::create(wire::Create wanted, std::string us
     }
     co_await there->changed.wait();
   }
-  if (of(user).size() >= kMaxPerUser) {
-    co_return Failure(Errc::too_large, user + " has " + std::to_string(kMaxPerUser) +
+  if (of(user).size() >= wire::kMaxSandboxes) {
+    co_return Failure(Errc::too_large, user + " has " + std::to_string(wire::kMaxSandboxes) +
                                            " sandboxes on this box; `sandbox stop` ends one");
   }
   auto made = std::make_shared<Entry>(ex_);

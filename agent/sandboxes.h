@@ -38,8 +38,6 @@ struct Attachment {
 
 class Sandboxes {
  public:
-  static constexpr std::size_t kMaxPerUser = 1000;
-
   // `root` is the directory that holds one directory per sandbox.
   Sandboxes(protocol::os::executor ex, const protocol::os::Clock& clock, std::filesystem::path root,
             Store& store, Supervisors& supervisors);

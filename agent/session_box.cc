@@ -20,7 +20,6 @@ using wire::Failure;
 
 namespace {
 
-constexpr std::size_t kMaxKills = 64;         // unanswered, of one session
 constexpr std::size_t kShownCommand = 256;    // of a command in a list, in bytes
 constexpr std::size_t kShownSessions = 2000;  // in one answer
 
@@ -150,7 +149,7 @@ void Session::on_sessions(std::uint32_t request, const wire::SessionsRequest& as
 }
 
 void Session::on_kill(std::uint32_t request, wire::Kill wanted, const std::string& user) {
-  if (kills_ >= kMaxKills) {
+  if (kills_ >= wire::kMaxKills) {
     fail(request, "kill", Failure(Errc::too_large, "too many at once"));
     return;
   }

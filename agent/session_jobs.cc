@@ -15,13 +15,6 @@ using wire::Failure;
 using wire::Frame;
 using wire::FrameKind;
 
-namespace {
-
-constexpr std::size_t kMaxAttached = 64;          // at once
-constexpr std::size_t kMaxAttachRequests = 4096;  // of one session
-
-}  // namespace
-
 // The job runs, and ends with this session. The lock passes to it when that is on the disk.
 awaitable<void> Session::detach(std::shared_ptr<Session> self, std::uint64_t grant,
                                 std::uint32_t request, std::string job) {
@@ -63,7 +56,8 @@ void Session::on_attach(std::uint32_t request, const wire::Attach& attach) {
   result<JobRecord> job = Failure(Errc::bad_input, "attach needs a request number of its own");
   if (!user) {
     job = user.error();
-  } else if (attached_.size() >= kMaxAttached || attach_requests_.size() >= kMaxAttachRequests) {
+  } else if (attached_.size() >= wire::kMaxAttached ||
+             attach_requests_.size() >= wire::kMaxAttachRequests) {
     job = Failure(Errc::too_large, "too many at once");
   } else if (request != 0 && !steps_.knows(request) && attach_requests_.count(request) == 0) {
     job = services_.jobs.find(attach.job, *user);

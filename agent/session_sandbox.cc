@@ -344,7 +344,7 @@ void Session::on_status(std::uint32_t request) {
     fail(request, "status_request", Failure(Errc::bad_input, "bind to a sandbox first"));
     return;
   }
-  if (status_requests_.size() >= kMaxStatusRequests) {
+  if (status_requests_.size() >= wire::kMaxStatusRequests) {
     fail(request, "status_request", Failure(Errc::too_large, "too many at once"));
     return;
   }

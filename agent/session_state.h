@@ -24,7 +24,6 @@ namespace agent {
 // What peers that keep to their credit never have queued: pack, input, output, error and result
 // pack of one request in full.
 inline constexpr std::size_t kMaxRelayBytes = 6 * std::size_t{protocol::wire::kFullCredit};
-inline constexpr std::size_t kMaxStatusRequests = 64;  // unanswered
 inline constexpr std::chrono::seconds kLastWords{
     5};  // for what a client is told before its channel closes
 

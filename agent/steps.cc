@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "protocol/wire/limits.h"
+
 namespace agent {
 
 using protocol::wire::Errc;
@@ -62,7 +64,7 @@ Steps::Verdict Steps::step(std::uint32_t number, Request& request, Step step) {
     request.skipping = true;
     return Verdict{Action::refuse, 0, code, why};
   };
-  if (pending_steps() >= kMaxStepsAhead) {
+  if (pending_steps() >= wire::kMaxStepsAhead) {
     return refuse(Errc::too_large, "too many steps sent ahead");
   }
   std::uint64_t grant = under_lock() ? grant_ : 0;
@@ -88,7 +90,7 @@ Steps::Verdict Steps::step(std::uint32_t number, Request& request, Step step) {
 
 Steps::Verdict Steps::from_client(std::uint32_t number, const Message& message) {
   Request* known = find(number);
-  if (known == nullptr && requests_.size() >= kMaxRequests) {
+  if (known == nullptr && requests_.size() >= wire::kMaxRequests) {
     return {Action::refuse, 0, Errc::too_large, "too many requests on one session"};
   }
   Request& request = known != nullptr ? *known : requests_[number];

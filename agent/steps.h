@@ -20,9 +20,6 @@ enum class Step { sync, exec, pull, release };
 
 class Steps {
  public:
-  static constexpr std::size_t kMaxRequests = 4096;  // of one session
-  static constexpr std::size_t kMaxStepsAhead = 64;  // unanswered ones of one session
-
   enum class Action {
     forward,    // to the supervisor, on the connection of Verdict::grant
     ask,        // the lock table

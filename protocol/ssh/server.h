@@ -15,6 +15,7 @@
 
 #include "protocol/os/byte_stream.h"
 #include "protocol/ssh/key.h"
+#include "protocol/wire/limits.h"
 #include "protocol/wire/messages.h"
 
 namespace protocol::ssh {
@@ -26,7 +27,7 @@ struct ServerOptions {
   std::string banner = "sandbox";  // software version in the SSH banner
   std::chrono::milliseconds login_grace{30'000};
   int max_auth_tries = 6;
-  int max_channels = 64;  // per connection
+  int max_channels = wire::kMaxChannels;
   // A peer from which nothing came for so long, keepalive answers included, is taken for dead.
   // Keepalives are sent at a sixth of it, once a minute at most.
   std::chrono::milliseconds silence_limit{1'800'000};

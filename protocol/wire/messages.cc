@@ -96,7 +96,7 @@ template <class T>
 bool from_json(const json::value& in, std::optional<T>& out);
 bool from_json(const json::value& in, std::map<std::string, std::string>& out) {
   const auto* pairs = in.if_array();
-  if (pairs == nullptr || pairs->size() > kMaxArguments) return false;
+  if (pairs == nullptr || pairs->size() > kMaxListItems) return false;
   out.clear();
   for (const auto& item : *pairs) {
     const auto* pair = item.if_array();
@@ -126,7 +126,7 @@ bool from_json(const json::value& in, M& out) {
 template <class T>
 bool from_json(const json::value& in, std::vector<T>& out) {
   const auto* items = in.if_array();
-  if (items == nullptr || items->size() > kMaxArguments) return false;
+  if (items == nullptr || items->size() > kMaxListItems) return false;
   out.assign(items->size(), T());
   for (std::size_t i = 0; i < items->size(); ++i) {
     if (!from_json((*items)[i], out[i])) return false;

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "protocol/wire/limits.h"
 #include "tests/support/catch.h"
 
 using agent::Step;
@@ -364,9 +365,9 @@ TEST_CASE("a session's requests and the steps that it sends ahead are bounded") 
   for (std::uint32_t n = 1; n < 200; ++n) {
     forwarded += sent(steps, n, Exec{}) == Action::forward ? 1 : 0;
   }
-  CHECK(forwarded == Steps::kMaxStepsAhead);
+  CHECK(forwarded == kMaxStepsAhead);
   Steps many;
-  for (std::uint32_t n = 1; n <= Steps::kMaxRequests; ++n) {
+  for (std::uint32_t n = 1; n <= kMaxRequests; ++n) {
     CHECK(many.from_client(n, Message(Exec{})).code == Errc::refused);
   }
   CHECK(many.from_client(100000, Message(Exec{})).code == Errc::too_large);

@@ -226,7 +226,7 @@ TEST_CASE("deep nesting and long lists are refused, not followed") {
   for (int i = 0; i < 100000; ++i) deep += "[";
   CHECK(refused(deep).code == Errc::bad_input);
   std::string list = "missing {\"have\":[\"\"";
-  for (std::size_t i = 0; i < kMaxArguments; ++i) list += ",\"\"";
+  for (std::size_t i = 0; i < kMaxListItems; ++i) list += ",\"\"";
   CHECK(refused(list + "]}").what.find("\"have\"") != std::string::npos);
   CHECK(refused("notice {\"text\":\"" + std::string(kMaxControlBytes, 'x') + "\"}").code ==
         Errc::too_large);
