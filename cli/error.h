@@ -17,7 +17,6 @@ inline constexpr int kBusy = 75;
 inline constexpr int kTimedOut = 124;
 inline constexpr int kNotExecutable = 126;
 inline constexpr int kNotFound = 127;
-inline constexpr int kInterrupted = 130;
 inline constexpr int kNobodyReads = 141;  // as SIGPIPE ends others: `sandbox list | head -1`
 inline constexpr int kIncomplete =
     254;  // the command ended with 0; its changes or its output could not all be brought here

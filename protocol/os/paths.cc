@@ -106,16 +106,6 @@ result<fs::path> config_home(const Environment& env) {
   return base_directory(env, "XDG_CONFIG_HOME", ".config");
 }
 
-result<fs::path> runtime_directory(const Environment& env) {
-  std::string value = get(env, "XDG_RUNTIME_DIR");
-  if (!value.starts_with('/')) return Failure(Errc::not_found, "XDG_RUNTIME_DIR is not set");
-  struct stat status;
-  if (::stat(value.c_str(), &status) != 0) return errno_failure(errno, value);
-  if (!S_ISDIR(status.st_mode) || status.st_uid != ::geteuid() || (status.st_mode & 077) != 0)
-    return Failure(Errc::denied, value + ": not a directory of this user alone");
-  return fs::path(value);
-}
-
 std::string user_name() {
   Account ours = account();
   return ours.name.empty() ? "uid-" + std::to_string(::geteuid()) : ours.name;

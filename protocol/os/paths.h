@@ -23,8 +23,6 @@ Environment environment();  // this process's, as it is now
 wire::result<std::filesystem::path> home_directory(const Environment& env);  // $HOME, else passwd's
 wire::result<std::filesystem::path> state_home(const Environment& env);      // ~/.local/state
 wire::result<std::filesystem::path> config_home(const Environment& env);     // ~/.config
-// $XDG_RUNTIME_DIR, if it is there and ours alone. Errc::not_found or denied otherwise.
-wire::result<std::filesystem::path> runtime_directory(const Environment& env);
 
 std::string user_name();    // of the effective uid; "uid-1000" where it has none
 std::string login_shell();  // from passwd; /bin/sh where it has none

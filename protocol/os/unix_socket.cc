@@ -190,16 +190,4 @@ void UnixListener::close() noexcept {
 
 void UnixListener::remove() noexcept { ::unlink(state_->path.c_str()); }
 
-result<SocketPair> make_socket_pair() {
-  int ends[2];
-#ifdef SOCK_CLOEXEC
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
-    return errno_failure(errno, "socketpair");
-#else
-  if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return errno_failure(errno, "socketpair");
-  for (int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
-#endif
-  return SocketPair{Fd(ends[0]), Fd(ends[1])};
-}
-
 }  // namespace protocol::os

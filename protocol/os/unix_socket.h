@@ -45,10 +45,4 @@ class UnixListener {
   std::shared_ptr<State> state_;
 };
 
-// Two ends that are connected to each other.
-struct SocketPair {
-  Fd first, second;
-};
-result<SocketPair> make_socket_pair();
-
 }  // namespace protocol::os

@@ -10,6 +10,7 @@
 #include "tests/support/agent_process.h"
 #include "tests/support/catch.h"
 #include "tests/support/places.h"
+#include "tests/support/socket_pair.h"
 
 using namespace test;
 using namespace protocol::wire;
@@ -264,17 +265,16 @@ TEST_CASE(
 TEST_CASE(
     "program: the bridge joins stdin and stdout to the agent's socket, to the end of either") {
   World world;
-  auto pair = os::make_socket_pair();
-  REQUIRE(pair);
+  auto pair = test::make_socket_pair();
   os::Spawn spawn;
   spawn.argv = {SANDBOX_BIN_DIR "/sandbox-agent", "bridge", "--state", world.state().string()};
-  spawn.stdin_fd = pair->second.get();
-  spawn.stdout_fd = pair->second.get();
+  spawn.stdin_fd = pair.second.get();
+  spawn.stdout_fd = pair.second.get();
   auto bridge = os::Process::start(spawn);
   REQUIRE(bridge);
-  pair->second.reset();
+  pair.second.reset();
   SessionClient client(world.loop, nullptr,
-                       os::FdStream::both(world.loop.executor(), std::move(pair->first)));
+                       os::FdStream::both(world.loop.executor(), std::move(pair.first)));
   client.send(0, SessionStart{kProtocolVersion});
   CHECK(client.expect<Info>(0).user == os::user_name());
   client.create('c');
@@ -285,17 +285,16 @@ TEST_CASE(
 
 TEST_CASE("program: a bridge whose client is killed ends, and frees what its session had") {
   World world;
-  auto pair = os::make_socket_pair();
-  REQUIRE(pair);
+  auto pair = test::make_socket_pair();
   os::Spawn spawn;
   spawn.argv = {SANDBOX_BIN_DIR "/sandbox-agent", "bridge", "--state", world.state().string()};
-  spawn.stdin_fd = pair->second.get();
-  spawn.stdout_fd = pair->second.get();
+  spawn.stdin_fd = pair.second.get();
+  spawn.stdout_fd = pair.second.get();
   auto bridge = os::Process::start(spawn);
   REQUIRE(bridge);
-  pair->second.reset();
+  pair.second.reset();
   SessionClient client(world.loop, nullptr,
-                       os::FdStream::both(world.loop.executor(), std::move(pair->first)));
+                       os::FdStream::both(world.loop.executor(), std::move(pair.first)));
   client.send(0, SessionStart{kProtocolVersion});
   client.expect<Info>(0);
   client.create('c');

@@ -14,6 +14,7 @@
 #include "protocol/os/wakeup.h"
 #include "tests/support/catch.h"
 #include "tests/support/loop.h"
+#include "tests/support/socket_pair.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace protocol;
@@ -58,10 +59,9 @@ TEST_CASE("bytes pass through pipes and sockets, and each direction ends by itse
   test::Loop loop;
   std::unique_ptr<ByteStream> a, b;
   SECTION("a socket") {
-    auto ends = os::make_socket_pair();
-    REQUIRE(ends);
-    a = FdStream::both(loop.executor(), std::move(ends->first));
-    b = FdStream::both(loop.executor(), std::move(ends->second));
+    auto ends = test::make_socket_pair();
+    a = FdStream::both(loop.executor(), std::move(ends.first));
+    b = FdStream::both(loop.executor(), std::move(ends.second));
   }
   SECTION("a pair of pipes") {
     auto there = os::make_pipe(), back = os::make_pipe();
@@ -119,8 +119,8 @@ TEST_CASE("writing to a pipe that nobody reads is an error, not a signal") {
 
 TEST_CASE("closing a stream ends the calls that wait on it") {
   test::Loop loop;
-  auto ends = os::make_socket_pair();
-  auto stream = FdStream::both(loop.executor(), std::move(ends->first));
+  auto ends = test::make_socket_pair();
+  auto stream = FdStream::both(loop.executor(), std::move(ends.first));
   std::optional<result<std::size_t>> read;
   std::optional<result<void>> written;
   std::array<std::byte, 10> buffer;
@@ -132,7 +132,7 @@ TEST_CASE("closing a stream ends the calls that wait on it") {
   CHECK_FALSE(written);
   SECTION("by close") { stream->close(); }
   SECTION("by the destructor") { stream.reset(); }
-  SECTION("by the peer") { ends->second.reset(); }
+  SECTION("by the peer") { ends.second.reset(); }
   loop.settle();
   REQUIRE(read);
   if (stream && *read)
@@ -196,8 +196,8 @@ TEST_CASE("a unix socket is private, reached at any path length, and carries byt
 }
 
 TEST_CASE("the peer of a socket is known") {
-  auto ends = os::make_socket_pair();
-  auto peer = os::peer_of(ends->first.get());
+  auto ends = test::make_socket_pair();
+  auto peer = os::peer_of(ends.first.get());
   REQUIRE(peer);
   CHECK(peer->uid == ::geteuid());
   CHECK(peer->pid == ::getpid());
