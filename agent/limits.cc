@@ -74,7 +74,7 @@ result<LimitPlan> Limits::plan(const SandboxRecord& sandbox) const {
     plan.cgroup = *made;
   }
   if (!by_cgroup("memory")) plan.jobs.memory = limits.memory;
-  if (!by_cgroup("pids")) plan.jobs.tasks = together.pids;
+  if (!by_cgroup("pids")) plan.jobs.pids = together.pids;
   if (!by_cgroup("cpu")) {
     // Not all of them on the same ones.
     auto count = static_cast<std::size_t>(limits.millicpus / 1000);

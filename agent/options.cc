@@ -132,7 +132,7 @@ auto set_amount(std::int64_t& amount, const char* option) {
 void add_limits(Grammar& grammar, protocol::os::ProcessLimits& limits) {
   grammar.values["--cgroup"] = set_path(limits.cgroup, "--cgroup");
   grammar.values["--memory"] = set_amount(limits.memory, "--memory");
-  grammar.values["--tasks"] = set_amount(limits.tasks, "--tasks");
+  grammar.values["--pids"] = set_amount(limits.pids, "--pids");
   grammar.values["--cpu"] = [&limits](const std::string& text) -> result<void> {
     auto cpu = number(text, 1023);
     if (!cpu) {

@@ -31,7 +31,7 @@ std::vector<std::string> limit_options(const ProcessLimits& limits) {
   };
   if (!limits.cgroup.empty()) add("--cgroup", limits.cgroup.native());
   if (limits.memory > 0) add("--memory", std::to_string(limits.memory));
-  if (limits.tasks > 0) add("--tasks", std::to_string(limits.tasks));
+  if (limits.pids > 0) add("--pids", std::to_string(limits.pids));
   for (int cpu : limits.cpus) add("--cpu", std::to_string(cpu));
   return words;
 }
@@ -98,8 +98,8 @@ result<void> take_on(const ProcessLimits& limits) {
   }
   if (limits.memory > 0)
     if (auto set = lower(RLIMIT_AS, limits.memory, "a limit of memory"); !set) return set;
-  if (limits.tasks > 0)
-    if (auto set = lower(RLIMIT_NPROC, limits.tasks, "a limit of processes"); !set) return set;
+  if (limits.pids > 0)
+    if (auto set = lower(RLIMIT_NPROC, limits.pids, "a limit of processes"); !set) return set;
   if (limits.cpus.empty()) return {};
   cpu_set_t cpus;
   CPU_ZERO(&cpus);

@@ -121,7 +121,7 @@ TEST_CASE("without a cgroup each command is limited") {
   REQUIRE(plan);
   CHECK(plan->cgroup.empty());
   CHECK(plan->jobs.memory == 1 << 30);
-  CHECK(plan->jobs.tasks == 36);
+  CHECK(plan->jobs.pids == 36);
   CHECK(plan->jobs.cpus.size() == 2);
   CHECK(plan->jobs.cpus[0] != plan->jobs.cpus[1]);
   CHECK(plan->seconds == 9);

@@ -51,7 +51,7 @@ TEST_CASE("a process that took some processors on runs on no others, whatever it
 
 TEST_CASE("a process that took a limit of processes on starts no more of them") {
   os::ProcessLimits limits;
-  limits.tasks = 3000;
+  limits.pids = 3000;
   CHECK(shell(limits, "grep -c 'Max processes  *3000  *3000 ' /proc/self/limits").out == "1\n");
 }
 
