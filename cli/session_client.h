@@ -1,7 +1,7 @@
 // The client's side of a request: sends lock, sync, exec and release in one flight and deals with
 // every way that the agent may answer: in line (snapshot again when granted), stale (merge the
 // newer result, snapshot again), missing (send again from what the box has), refused, failed; then
-// merges the result. Order of messages: protocol/WIRE.md, "Requests".
+// merges the result. Order of messages: protocol/WIRE.md, "Steps of a request".
 #pragma once
 
 #include <boost/asio/thread_pool.hpp>

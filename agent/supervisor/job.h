@@ -1,4 +1,5 @@
-// One job: a process in a session of its own, its pipes or its terminal, its journal, and its end.
+// One job: a process in a process session of its own, its pipes or its terminal, its journal, and
+// its end.
 // Knows nothing of connections.
 #pragma once
 
@@ -74,8 +75,8 @@ class Job : public std::enable_shared_from_this<Job> {
   // INT, five seconds, TERM, two seconds, KILL to the whole process session. Idempotent; returns at
   // once (see wait_finished).
   void end();
-  // As end(), but begins with this signal, and takes along what has left the session and is a
-  // descendant of the command still. A job that is being ended already is not signalled anew.
+  // As end(), but begins with this signal, and takes along what has left the process session and is
+  // a descendant of the command still. A job that is being ended already is not signalled anew.
   void kill(int signal);
   // Once it is finished.
   const protocol::wire::Exited& exited() const;

@@ -25,7 +25,7 @@ class Ledger {
   enum class State : char {
     free = '-',
     starting = 's',  // its process may be there
-    running = 'r',   // `pid` is its process and its session
+    running = 'r',   // `pid` is its process and its process session
     owed = 'o'       // reaped; its result was not taken yet
   };
   struct Entry {

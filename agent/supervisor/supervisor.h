@@ -118,7 +118,7 @@ class Supervisor {
   awaitable<void> reap_orphans();
   awaitable<void> end_everything();
   awaitable<void> watch_job(std::shared_ptr<Job> job);
-  // Our descendants and an earlier supervisor's that left their job's session on purpose.
+  // Our descendants and an earlier supervisor's that left their job's process session on purpose.
   std::vector<protocol::os::ProcessInfo> residents() const;
   bool is_idle() const;
   void prune_journals();  // of earlier supervisors

@@ -23,7 +23,4 @@ void spawn(executor ex, std::string name, awaitable<void> work);
 // Who hears of escaped exceptions; set once in main. Default: one line on stderr.
 void set_escape_handler(std::function<void(const std::string& name, std::exception_ptr)> on_escape);
 
-// Runs a blocking function on a pool thread and comes back on the awaiting coroutine's executor
-// with what it returned. (template body in protocol/os/offload.h)
-
 }  // namespace protocol::os

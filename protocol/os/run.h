@@ -1,4 +1,4 @@
-// Running a small program to its end, blocking: git and other helpers.
+// Running a small program to its end, for git and other helpers. Blocking.
 #pragma once
 
 #include <string>
@@ -8,9 +8,9 @@
 
 namespace protocol::os {
 
-// Runs a program to its end, blocking: feeds `input`, collects stdout and the end of stderr. For
-// git and other small helpers. What a daemon that it left behind writes later is not waited for. A
-// stdin_fd, stdout_fd or stderr_fd in `spawn` is used as it is, and then not fed or collected.
+// Feeds `input`, collects stdout and the end of stderr. What a daemon that it left behind writes
+// later is not waited for. A stdin_fd, stdout_fd or stderr_fd in `spawn` is used as it is, and then
+// not fed or collected.
 // Errors of Process::start; Errc::too_large when stdout exceeds max_output (the program is killed).
 struct Output {
   ExitStatus exit;

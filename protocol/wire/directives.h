@@ -1,5 +1,5 @@
-// Directives: SSH exec requests that start with `__rwx_sandbox_`, the surface shared with RWX's own
-// client. The same words are message names on the session channel. Pure.
+// Directives: SSH exec requests that start with `__rwx_`, the surface shared with RWX's own client.
+// The same words are message names on the session channel. Pure.
 #pragma once
 
 #include <optional>

@@ -179,7 +179,8 @@ struct UserUnlockRequest {
 struct JobsRequest {
   std::string user;
 };
-// Ends a detached job and all its processes, or all of the caller's. Never waits for a lock.
+// Ends a detached job and all its processes, or all of the caller's; with force, of everybody's.
+// Never waits for a lock.
 // Answer, when they are reaped: killed, or failed (not_found; denied: somebody else's).
 struct Kill {
   std::string job;  // an id, or the only one that begins so (4 characters or more)
@@ -451,7 +452,8 @@ struct Hangup {};
 // End one job, whoever started it. Answer: ended, once it is reaped and its result is taken.
 struct EndJob {
   std::string job;
-  // Empty: as a hang-up does. Else its first signal, and what has left its session ends, too.
+  // Empty: as a hang-up does. Else its first signal, and what has left its process session ends,
+  // too.
   std::string signal;
 };
 // The detached job of this request is on its own from here on: it does not end with the connection.
