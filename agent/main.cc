@@ -122,7 +122,7 @@ int authorize(const agent::AuthorizeOptions& options) {
     bool misuse = added.error().code == protocol::wire::Errc::bad_input;
     throw CannotRun(misuse ? kMisuse : 1, "cannot add the key: " + added.error().what);
   }
-  std::cerr << (*added ? "added\n" : "was there already\n");
+  std::cerr << (*added ? "the key was added\n" : "the key was there already\n");
   return 0;
 }
 

@@ -113,8 +113,8 @@ class Store {
   awaitable<result<void>> put_job(JobRecord record);
   awaitable<result<void>> remove_job(std::string id);
 
-  // Written behind, the oldest kMaxAudit rows kept. Never fails and never waits; a flood or a full
-  // disk loses rows.
+  // Written behind, the newest kMaxAudit rows kept. Never fails and never waits; a flood or a full
+  // disk loses rows. The operator reads them with sqlite3: table audit of agent.db.
   void audit(AuditRecord record);
   awaitable<result<std::vector<AuditRecord>>> audit_trail(std::size_t newest);  // newest first
   static constexpr std::size_t kMaxAudit = 10000;
