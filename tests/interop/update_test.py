@@ -313,6 +313,7 @@ class Update(MachinesTest):
 
     def test_a_new_agent_that_does_not_answer_is_rolled_back(self):
         rig = self.box(listen=False)
+        write_program(rig.bin / "ln", "#!/bin/sh\nexit 1\n")  # a file system without hard links
         version = self.version("rig")
         programs = self.broken(f'[ "$1" = serve ] && exec {BIN}/sandbox-agent "$@"\nexit 3\n')
         self.laptop.program = programs / "sandbox"
