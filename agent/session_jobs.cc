@@ -38,6 +38,7 @@ awaitable<void> Session::detach(std::shared_ptr<Session> self, std::uint64_t gra
     auto effect = self->steps_.from_supervisor(
         request, wire::Failed{"exec", wire::name(passed.error().code), {}});
     (void)effect;
+    self->steps_.giving_back();
     co_await hang_up_and_give_back(self, relay, grant, request);
     co_return;
   }

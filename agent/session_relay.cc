@@ -147,6 +147,7 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
   if (effect == Steps::Effect::failed && (steps_.busy_besides(request) || steps_.owes_result())) {
     // What else was sent ahead under this lock must not run on without it, and what a command has
     // left is taken before the next one changes it.
+    steps_.giving_back();
     begin(hang_up_and_give_back(shared_from_this(), relays_[grant], grant, request),
           "session hang-up");
     return;
@@ -186,6 +187,7 @@ void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
     return;
   }
   if (was_open) {
+    steps_.giving_back();
     ++recovering_;
     begin(recover_and_give_back(shared_from_this(), grant, *owed), "recovery");
   } else {

@@ -106,6 +106,7 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   static awaitable<void> finish_relay(std::shared_ptr<Relay> relay) { co_await relay->finish(); }
 
   void give_back(std::uint32_t request);
+  // Both need steps_.giving_back() before they are started: nothing may begin meanwhile.
   static awaitable<void> hang_up_and_give_back(std::shared_ptr<Session> self,
                                                std::shared_ptr<Relay> relay, std::uint64_t grant,
                                                std::uint32_t request);

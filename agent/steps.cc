@@ -69,9 +69,9 @@ Steps::Verdict Steps::step(std::uint32_t number, Request& request, Step step) {
   }
   std::uint64_t grant = under_lock() ? grant_ : 0;
   if (grant == 0 && step != Step::pull) {
-    return refuse(Errc::refused, releasing_   ? "the lock is being given back"
-                                 : detaching_ ? "the lock goes to a detached job"
-                                              : "the lock was not asked for");
+    return refuse(Errc::refused, releasing_ || giving_back_ ? "the lock is being given back"
+                                 : detaching_               ? "the lock goes to a detached job"
+                                                            : "the lock was not asked for");
   }
   if (request.forwarded && request.grant != grant) {
     return refuse(Errc::bad_input, "a request stays under the lock that it began with");
@@ -163,7 +163,7 @@ void Steps::granted(bool shared) {
   lock_ = Lock::held;
   ++grant_;
   shared_ = shared;
-  detaching_ = worked_ = ran_ = false;
+  detaching_ = giving_back_ = worked_ = ran_ = false;
   releasing_.reset();
 }
 
@@ -179,7 +179,7 @@ void Steps::refused() {
 
 void Steps::freed() {
   lock_ = Lock::none;
-  shared_ = detaching_ = worked_ = ran_ = false;
+  shared_ = detaching_ = giving_back_ = worked_ = ran_ = false;
   releasing_.reset();
 }
 
@@ -275,7 +275,7 @@ void Steps::forget_outstanding(std::uint64_t grant) {
     if (request.grant == grant && !request.pending.empty()) {
       request.pending.clear();
       request.skipping = true;
-      request.sync_open = false;
+      request.forwarded = request.sync_open = request.exec_forwarded = false;
     }
   }
 }

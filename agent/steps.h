@@ -48,6 +48,9 @@ class Steps {
   void granted(bool shared = false);
   void queued();
   void refused();
+  // The lock goes back once all that ran under it is reaped: it is held until freed(), and nothing
+  // more begins under it.
+  void giving_back() { giving_back_ = true; }
   // The lock is no longer this session's.
   void freed();
   // It is the job's that this request's exec started.
@@ -79,7 +82,7 @@ class Steps {
     bool skipped;  // an earlier step of its request has failed already
   };
   std::vector<Outstanding> outstanding(std::uint64_t grant) const;
-  // They were answered.
+  // They were answered, and what else their requests bring is dropped.
   void forget_outstanding(std::uint64_t grant);
 
  private:
@@ -96,7 +99,9 @@ class Steps {
   };
 
   Verdict step(std::uint32_t number, Request& request, Step step);
-  bool under_lock() const { return lock_ == Lock::held && !releasing_ && !detaching_; }
+  bool under_lock() const {
+    return lock_ == Lock::held && !releasing_ && !giving_back_ && !detaching_;
+  }
   Request* find(std::uint32_t number);
   std::size_t pending_steps() const;
 
@@ -106,8 +111,9 @@ class Steps {
   std::uint64_t grant_ = 0;
   bool shared_ = false;
   bool detaching_ = false;  // an exec that is to be detached went to the supervisor
-  bool worked_ = false;     // something went to the supervisor under this lock
-  bool ran_ = false;        // a command began under this lock, after the last result
+  bool giving_back_ = false;
+  bool worked_ = false;  // something went to the supervisor under this lock
+  bool ran_ = false;     // a command began under this lock, after the last result
   std::optional<std::uint32_t>
       releasing_;  // the request whose lock_released went to the supervisor
 };

@@ -214,6 +214,31 @@ TEST_CASE("another request's steps under a failed lock are known") {
   CHECK(steps.busy_besides(1));
 }
 
+TEST_CASE("nothing begins under a lock that is being given back") {
+  Steps steps = holding();
+  send_chain(steps, 1, Action::forward);
+  steps.giving_back();
+  CHECK(sent(steps, 2, Exec{}) == Action::refuse);
+  CHECK(sent(steps, 3, SyncStart{}) == Action::refuse);
+  CHECK(sent(steps, 4, LockReleased{}) == Action::refuse);
+  CHECK(sent(steps, 5, LockRequested{}) == Action::refuse);
+  CHECK(steps.holds());
+  steps.freed();
+  REQUIRE(sent(steps, 6, LockRequested{}) == Action::ask);
+  steps.granted();
+  send_chain(steps, 6, Action::forward);
+}
+
+TEST_CASE("what was answered for a supervisor that is gone hears no more of its client") {
+  Steps steps = holding();
+  send_chain(steps, 1, Action::forward);
+  steps.forget_outstanding(1);
+  CHECK(sent(steps, 1, Signal{}) == Action::drop);
+  CHECK(sent(steps, 1, Window{}) == Action::drop);
+  CHECK(steps.from_client(1, FrameKind::input).action == Action::drop);
+  CHECK(steps.from_client(1, FrameKind::credit).action == Action::drop);
+}
+
 TEST_CASE("a lock under which nothing was done goes back without the supervisor") {
   Steps steps = holding();
   CHECK(sent(steps, 1, LockReleased{}) == Action::give_back);

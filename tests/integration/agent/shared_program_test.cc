@@ -63,6 +63,11 @@ struct World : AgentProcess {
     client.finish();
     return job;
   }
+  void kill_supervisor(char digit) const {
+    std::string record = read_text(sandbox(digit) / "supervisor.json");
+    auto at = record.find("\"pid\":") + 6;
+    REQUIRE(::kill(static_cast<pid_t>(std::stol(record.substr(at))), SIGKILL) == 0);
+  }
   struct Seen {
     int status = -1;
     std::string out, err;
@@ -228,9 +233,7 @@ TEST_CASE("program: nobody runs beside what a killed supervisor has left") {
   auto next = world.bound('b');
   next.send(1, LockRequested{});
   next.expect<Queued>(1);
-  std::string record = read_text(world.sandbox('a') / "supervisor.json");
-  auto at = record.find("\"pid\":") + 6;
-  REQUIRE(::kill(static_cast<pid_t>(std::stol(record.substr(at))), SIGKILL) == 0);
+  world.kill_supervisor('a');
   CHECK(client.expect<Failed>(1).code == "gone");
   Message message = next.next();
   while (!std::holds_alternative<Granted>(message)) {
@@ -240,15 +243,46 @@ TEST_CASE("program: nobody runs beside what a killed supervisor has left") {
   CHECK_FALSE(std::filesystem::exists(world.file("busy")));
 }
 
+TEST_CASE("program: nothing new begins under a lock whose supervisor was killed") {
+  World world;
+  auto client = world.bound();
+  Exec exec;
+  exec.script =
+      "exec >/dev/null 2>&1; trap 'until [ -e go ]; do sleep 0.01; done; exit' INT;"
+      "echo $$ >pid; while :; do sleep 0.01; done";
+  client.send(1, LockRequested{});
+  client.send(1, exec);
+  client.expect<Granted>(1);
+  client.expect<Started>(1);
+  auto pid = world.line("pid");
+  auto next = world.bound('b');
+  next.send(1, LockRequested{});
+  next.expect<Queued>(1);
+  world.kill_supervisor('a');
+  CHECK(client.expect<Failed>(1).code == "gone");
+  // What is left is being ended, which this command takes its time for.
+  exec.script = "touch ran; sleep 100";
+  client.send(2, exec);
+  auto failed = client.expect<Failed>(2);
+  CHECK(failed.step == "exec");
+  CHECK(failed.code == "refused");
+  std::ofstream(world.file("go")) << "now\n";
+  client.expect<Released>(1);
+  Message message = next.next();
+  while (!std::holds_alternative<Granted>(message)) {
+    message = next.next();
+  }
+  CHECK_FALSE(is_alive(pid));
+  CHECK_FALSE(std::filesystem::exists(world.file("ran")));
+}
+
 TEST_CASE(
     "program: a detached job whose supervisor is killed is lost, and frees the box when it is "
     "gone") {
   World world;
   world.detach("echo out; echo $$ >pid; exec sleep 1000");
   auto pid = world.line("pid");
-  std::string record = read_text(world.sandbox('a') / "supervisor.json");
-  auto at = record.find("\"pid\":") + 6;
-  REQUIRE(::kill(static_cast<pid_t>(std::stol(record.substr(at))), SIGKILL) == 0);
+  world.kill_supervisor('a');
   auto next = world.bound('b');
   next.send(1, LockRequested{});
   Message message = next.next();
