@@ -99,7 +99,7 @@ class Beneath {
   // Moves within the root, replacing a file.
   result<void> rename(std::string_view from, std::string_view to) const;
 
-  // Of a regular file or directory.
+  // Of a regular file or directory, the root included.
   result<void> set_mode(std::string_view path, std::uint32_t mode) const;
   result<void> sync_directory(std::string_view path) const;
   // Everything written so far beneath the root is on the disk.

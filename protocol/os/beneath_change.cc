@@ -320,6 +320,11 @@ result<void> Beneath::rename(std::string_view from, std::string_view to) const {
 }
 
 result<void> Beneath::set_mode(std::string_view path, std::uint32_t mode) const {
+  if (path.empty()) {
+    if (faulted("chmod") || ::fchmod(root_.get(), static_cast<mode_t>(mode)) != 0)
+      return path_failure(errno, path);
+    return {};
+  }
   auto place = locate(path);
   if (!place) return place.error();
   if (faulted("chmod")) return path_failure(errno, path);

@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <memory>
+#include <system_error>
 
 namespace protocol::sync {
 
@@ -24,6 +25,11 @@ constexpr int kPass = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 bool is_beneath(std::string_view path, std::string_view directory) {
   return path.size() > directory.size() && path.starts_with(directory) &&
          path[directory.size()] == '/';
+}
+
+// Its path is the caller's to tell.
+wire::Failure failure(int error) {
+  return wire::Failure(os::errno_failure(error, "").code, std::generic_category().message(error));
 }
 
 }  // namespace
@@ -59,17 +65,18 @@ int DirectoryWalk::parent(std::string_view path, std::string& name) {
   return directory(slash == std::string_view::npos ? std::string_view() : path.substr(0, slash));
 }
 
-std::optional<os::FileInfo> DirectoryWalk::info(std::string_view path) {
+result<std::optional<os::FileInfo>> DirectoryWalk::info(std::string_view path) {
   struct stat status;
   if (path.empty()) {
-    if (::fstat(root_, &status) != 0) return std::nullopt;
-    return os::file_info(status);
+    if (::fstat(root_, &status) != 0) return failure(errno);
+    return std::optional(os::file_info(status));
   }
   std::string name;
   int above = parent(path, name);
-  if (above < 0 || ::fstatat(above, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0)
-    return std::nullopt;
-  return os::file_info(status);
+  if (above >= 0 && ::fstatat(above, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0)
+    return std::optional(os::file_info(status));
+  if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP) return std::optional<os::FileInfo>();
+  return failure(errno);
 }
 
 os::Fd DirectoryWalk::open_file(std::string_view path) {
@@ -92,13 +99,13 @@ std::optional<std::string> DirectoryWalk::read_link(std::string_view path) {
 
 result<std::vector<DirectoryWalk::Child>> DirectoryWalk::list(std::string_view path) {
   int fd = directory(path);
-  if (fd < 0) return os::errno_failure(errno, std::string(path));
+  if (fd < 0) return failure(errno);
   int own = ::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (own < 0) return os::errno_failure(errno, std::string(path));
+  if (own < 0) return failure(errno);
   std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(own), ::closedir);
   if (!stream) {
     ::close(own);
-    return os::errno_failure(errno, std::string(path));
+    return failure(errno);
   }
   std::vector<Child> children;
   errno = 0;
@@ -107,7 +114,7 @@ result<std::vector<DirectoryWalk::Child>> DirectoryWalk::list(std::string_view p
     if (name != "." && name != "..") children.push_back({std::string(name), entry->d_type});
     errno = 0;
   }
-  if (errno != 0) return os::errno_failure(errno, std::string(path));
+  if (errno != 0) return failure(errno);
   return children;
 }
 

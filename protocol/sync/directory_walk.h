@@ -22,8 +22,9 @@ class DirectoryWalk {
   // `root` outlives this.
   explicit DirectoryWalk(const os::Beneath& root) : root_(root.fd()) {}
 
-  // std::nullopt: nothing is there, or a link or file stands above it. "" is the root.
-  std::optional<os::FileInfo> info(std::string_view path);
+  // std::nullopt: nothing is there, or a link or file stands above it. A failure (Errc::denied,
+  // io): nobody knows what is there; its `what` is the system's word alone. "" is the root.
+  result<std::optional<os::FileInfo>> info(std::string_view path);
   // For reading, without waiting for anything (a pipe's writer). An Fd that is empty: errno says
   // why.
   os::Fd open_file(std::string_view path);
@@ -32,7 +33,8 @@ class DirectoryWalk {
     std::string name;
     unsigned char type = DT_UNKNOWN;
   };
-  // What is in a directory, without `.` and `..`. Errc::denied, not_found, io.
+  // What is in a directory, without `.` and `..`. Errc::denied, not_found, io; `what` is the
+  // system's word alone.
   result<std::vector<Child>> list(std::string_view path);
 
  private:

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <map>
+#include <system_error>
 
 #include "protocol/os/paths.h"
 #include "protocol/sync/directory_walk.h"
@@ -31,6 +32,34 @@ constexpr int kTries = 3;  // a file that changes each time it is read is taken 
 bool same_file(const FileInfo& a, const FileInfo& b) {
   return a.kind == b.kind && a.mode == b.mode && a.inode == b.inode && a.size == b.size &&
          a.modified_ns == b.modified_ns && a.changed_ns == b.changed_ns;
+}
+
+std::string parent_of(const std::string& path) {
+  std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? std::string() : path.substr(0, slash);
+}
+
+// Both sorted by path.
+void merge_by_path(std::vector<CachedName>& names, std::vector<CachedName> more) {
+  if (more.empty()) return;
+  auto middle = static_cast<std::ptrdiff_t>(names.size());
+  names.insert(names.end(), std::make_move_iterator(more.begin()),
+               std::make_move_iterator(more.end()));
+  std::inplace_merge(names.begin(), names.begin() + middle, names.end(),
+                     [](const CachedName& a, const CachedName& b) { return a.path < b.path; });
+}
+
+// `unread` is sorted by path.
+bool is_hidden(std::string path, const std::vector<Unread>& unread) {
+  while (!unread.empty()) {
+    auto at = std::lower_bound(
+        unread.begin(), unread.end(), path,
+        [](const Unread& one, const std::string& wanted) { return one.path < wanted; });
+    if (at != unread.end() && at->path == path) return true;
+    if (path.empty()) break;
+    path = parent_of(path);
+  }
+  return false;
 }
 
 // Hashes what is in an open file; empty: it could not be read, or is not as long as it was.
@@ -75,8 +104,12 @@ struct WorkTree::State {
     bool trusts_modes;
     std::int64_t begun;
     std::vector<wire::LeftOut>& left_out;
+    std::vector<CachedName*> unread = {};         // in the order of their paths
+    std::map<std::string, std::string> why = {};  // by file or directory: what Scan::unread has
   };
   result<void> look(CachedName& name, Look& at);
+  void cannot_look(CachedName& name, const Failure& failure, Look& at);
+  result<void> forget_missing(const Look& at);
   // False: it is something else by now; look again.
   result<bool> read(CachedName& name, const FileInfo& info, Look& at, bool last);
   std::uint32_t file_mode(const CachedName& name, const FileInfo& info, const Look& at) const;
@@ -159,12 +192,7 @@ void WorkTree::State::take_in_written() {
   }
   written.clear();
   dirty = true;
-  if (more.empty()) return;
-  auto middle = static_cast<std::ptrdiff_t>(cache.names.size());
-  cache.names.insert(cache.names.end(), std::make_move_iterator(more.begin()),
-                     std::make_move_iterator(more.end()));
-  std::inplace_merge(cache.names.begin(), cache.names.begin() + middle, cache.names.end(),
-                     [](const CachedName& a, const CachedName& b) { return a.path < b.path; });
+  merge_by_path(cache.names, std::move(more));
 }
 
 bool WorkTree::State::names_still_hold(const std::string& state, DirectoryWalk& walk) {
@@ -172,25 +200,37 @@ bool WorkTree::State::names_still_hold(const std::string& state, DirectoryWalk& 
   return std::all_of(cache.watches.begin(), cache.watches.end(), [&](const CachedWatch& watch) {
     if (!watch.settled) return false;
     auto info = walk.info(watch.path);
-    return info && same_file(*info, watch.info);
+    return info && *info && same_file(**info, watch.info);
   });
 }
 
-// Asks for the names and keeps what is known of those that stay. Gives back those that the cached
-// tree has and that are gone from the list.
+// Asks for the names and keeps what is known of those that stay, and of those that stand where
+// nobody can look. Gives back those that the cached tree has and that are gone from the list.
 result<std::vector<CachedName>> WorkTree::State::relist(NameSource& source,
                                                         const std::string& state,
                                                         const std::vector<std::string>& includes) {
   auto listing = list_names(store, root, source, includes);
   if (!listing) return listing.error();
-  std::vector<CachedName> gone;
+  std::vector<CachedName> gone, hidden;
   auto old = cache.names.begin();
   auto drop = [&](CachedName& name) {
-    if (name.tree_mode != 0) gone.push_back(std::move(name));
+    if (name.mode != 0 && is_hidden(name.path, listing->unread)) {
+      name.recorded_mode = 0;
+      name.recorded_oid.clear();
+      name.absent = false;
+      hidden.push_back(std::move(name));
+    } else if (name.tree_mode != 0) {
+      gone.push_back(std::move(name));
+    }
   };
   for (CachedName& name : listing->names) {
     while (old != cache.names.end() && old->path < name.path) drop(*old++);
-    if (old == cache.names.end() || old->path != name.path) continue;
+    if (old == cache.names.end() || old->path != name.path) {
+      // Until it is looked at.
+      name.mode = name.recorded_mode;
+      name.oid = name.recorded_oid;
+      continue;
+    }
     name.info = old->info;
     name.mode = old->mode;
     name.oid = std::move(old->oid);
@@ -200,6 +240,7 @@ result<std::vector<CachedName>> WorkTree::State::relist(NameSource& source,
     ++old;
   }
   while (old != cache.names.end()) drop(*old++);
+  merge_by_path(listing->names, std::move(hidden));
   if (cache.tree.empty()) {
     // Then what is tracked is as good a beginning.
     gone.clear();
@@ -212,6 +253,7 @@ result<std::vector<CachedName>> WorkTree::State::relist(NameSource& source,
   cache.names = std::move(listing->names);
   cache.watches = std::move(listing->watches);
   cache.left_out = std::move(listing->left_out);
+  cache.unread = std::move(listing->unread);
   cache.names_state = listing->repeatable ? state : std::string();
   dirty = true;
   return gone;
@@ -226,11 +268,10 @@ std::uint32_t WorkTree::State::file_mode(const CachedName& name, const FileInfo&
 
 result<bool> WorkTree::State::read(CachedName& name, const FileInfo& info, Look& at, bool last) {
   std::string known = name.info && name.info->size == info.size ? name.oid : std::string();
-  auto none = [&](const FileInfo& seen) {
-    name.info = seen;
-    name.mode = 0;
-    name.oid.clear();
-    name.settled = false;
+  // Nobody can say what it holds.
+  auto unread = [&](int error) {
+    cannot_look(name, Failure(Errc::io, std::generic_category().message(error)), at);
+    return true;
   };
   auto keep = [&](const FileInfo& seen, std::uint32_t mode, std::string oid, bool steady) {
     name.info = seen;
@@ -244,34 +285,26 @@ result<bool> WorkTree::State::read(CachedName& name, const FileInfo& info, Look&
   std::string_view format = store.object_format();
   if (info.kind == FileInfo::Kind::link) {
     auto target = at.walk.read_link(name.path);
+    int error = errno;
     auto after = at.walk.info(name.path);
-    if (!target || !after || !same_file(*after, info)) {
-      if (!last) return false;
-      none(info);
-      return true;
-    }
+    bool steady = after && *after && same_file(**after, info);
+    if ((!target || !steady) && !last) return false;
+    if (!target) return unread(error);
     std::string oid = blob_id(format, *target);
     if (!is_known(oid)) {
       auto written_blob = at.writer.blob(std::string_view(*target));
       if (!written_blob) return written_blob.error();
     }
-    keep(info, kModeLink, std::move(oid), true);
+    keep(info, kModeLink, std::move(oid), steady);
     return true;
   }
   os::Fd file = at.walk.open_file(name.path);
   if (!file && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENXIO) && !last)
     return false;
   struct stat status;
-  if (!file || ::fstat(file.get(), &status) != 0) {
-    at.left_out.push_back({name.path, "unreadable: " + os::errno_failure(errno, "").what});
-    none(info);
-    return true;
-  }
+  if (!file || ::fstat(file.get(), &status) != 0) return unread(errno);
   FileInfo opened = os::file_info(status);
-  if (opened.kind != FileInfo::Kind::file) {
-    none(info);
-    return last;
-  }
+  if (opened.kind != FileInfo::Kind::file) return last && unread(EBUSY);
   if (!store_all && (!known.empty() || (name.recorded_mode & S_IFMT) == S_IFREG)) {
     std::string oid = hash_file(file.get(), opened.size, format, buffer);
     if (is_known(oid) && ::fstat(file.get(), &status) == 0 &&
@@ -282,11 +315,7 @@ result<bool> WorkTree::State::read(CachedName& name, const FileInfo& info, Look&
   }
   auto blob = at.writer.blob(file);
   if (!blob) return blob.error();
-  if (!blob->readable) {
-    at.left_out.push_back({name.path, "unreadable"});
-    none(info);
-    return true;
-  }
+  if (!blob->readable) return unread(EIO);
   if (!blob->steady && !last) return false;
   keep(blob->info, file_mode(name, blob->info, at), std::move(blob->oid), blob->steady);
   return true;
@@ -296,8 +325,9 @@ result<void> WorkTree::State::look(CachedName& name, Look& at) {
   for (int tries = 1;; ++tries) {
     auto info = at.walk.info(name.path);
     bool submodule = name.recorded_mode == kModeSubmodule;
-    if (!info || info->kind == FileInfo::Kind::directory || name.refused) {
-      bool kept = !name.refused && (submodule || (!info && name.absent));
+    bool nothing = info ? !*info : submodule;
+    if (nothing || name.refused || (info && (*info)->kind == FileInfo::Kind::directory)) {
+      bool kept = !name.refused && (submodule || (nothing && name.absent));
       name.info.reset();
       name.mode = kept ? name.recorded_mode : 0;
       name.oid = kept ? name.recorded_oid : std::string();
@@ -305,19 +335,59 @@ result<void> WorkTree::State::look(CachedName& name, Look& at) {
       if (submodule && kept) at.left_out.push_back({name.path, "submodule"});
       return {};
     }
-    if (info->kind == FileInfo::Kind::other) {
+    if (!info) {
+      cannot_look(name, info.error(), at);
+      return {};
+    }
+    if ((*info)->kind == FileInfo::Kind::other) {
       at.left_out.push_back({name.path, "neither a file nor a link"});
-      name.info = *info;
+      name.info = **info;
       name.mode = 0;
       name.oid.clear();
       name.settled = false;
       return {};
     }
-    if (name.info && name.settled && !store_all && same_file(*info, *name.info)) return {};
-    auto done = read(name, *info, at, tries == kTries);
+    if (name.info && name.settled && !store_all && same_file(**info, *name.info)) return {};
+    auto done = read(name, **info, at, tries == kTries);
     if (!done) return done.error();
     if (*done) return {};
   }
+}
+
+// It stays as it was last known. Named is what stands in the way: many files beneath one directory
+// are told once.
+void WorkTree::State::cannot_look(CachedName& name, const Failure& failure, Look& at) {
+  name.settled = false;
+  at.unread.push_back(&name);
+  std::string there = name.path;
+  if (!at.walk.info(there)) {
+    std::string above = parent_of(there);
+    while (!above.empty() && !at.walk.info(above)) {
+      there = std::move(above);
+      above = parent_of(there);
+    }
+    if (failure.code == Errc::denied) there = std::move(above);  // nobody may pass through it
+  }
+  at.why.emplace(std::move(there), failure.what);
+}
+
+// What was recorded of something that cannot be read, but never stored here (a partial clone), can
+// be part of no tree.
+result<void> WorkTree::State::forget_missing(const Look& at) {
+  std::vector<std::string> oids;
+  auto doubtful = [](const CachedName* name) { return name->mode != 0 && name->tree_mode == 0; };
+  for (const CachedName* name : at.unread)
+    if (doubtful(name)) oids.push_back(name->oid);
+  if (oids.empty()) return {};
+  auto known = store.known(oids);
+  if (!known) return known.error();
+  for (CachedName* name : at.unread) {
+    if (!doubtful(name) || std::find(known->begin(), known->end(), name->oid) != known->end())
+      continue;
+    name->mode = 0;
+    name->oid.clear();
+  }
+  return {};
 }
 
 result<Scan> WorkTree::State::attempt(NameSource& source, const std::vector<std::string>& includes,
@@ -337,6 +407,7 @@ result<Scan> WorkTree::State::attempt(NameSource& source, const std::vector<std:
   Scan scan;
   scan.left_out = cache.left_out;
   Look at{walk, writer, source.trusts_modes(), begun, scan.left_out};
+  for (const Unread& unread : cache.unread) at.why.emplace(unread.path, unread.why);
   std::vector<TreeChange> changes;
   for (const CachedName& name : gone) changes.push_back({name.path, 0, {}});
   for (CachedName& name : cache.names) {
@@ -351,9 +422,12 @@ result<Scan> WorkTree::State::attempt(NameSource& source, const std::vector<std:
     if (name.settled != was_settled || name.info.has_value() != before.has_value() ||
         (before && !same_file(*before, *name.info)))
       dirty = true;
-    if (name.mode == name.tree_mode && name.oid == name.tree_oid) continue;
-    changes.push_back({name.path, name.mode, name.oid});
   }
+  auto forgotten = forget_missing(at);
+  if (!forgotten) return forgotten.error();
+  for (const CachedName& name : cache.names)
+    if (name.mode != name.tree_mode || name.oid != name.tree_oid)
+      changes.push_back({name.path, name.mode, name.oid});
 
   scan.unchanged = changes.empty() && !cache.tree.empty() && !store_all;
   if (scan.unchanged) {
@@ -376,9 +450,17 @@ result<Scan> WorkTree::State::attempt(NameSource& source, const std::vector<std:
   }
   store_all = false;
   scan.entries.reserve(cache.names.size());
-  for (const CachedName& name : cache.names)
+  auto unread = at.unread.begin();
+  for (const CachedName& name : cache.names) {
+    bool is_read = unread == at.unread.end() || *unread != &name;
+    if (!is_read) ++unread;
     if (name.mode != 0)
-      scan.entries.push_back({name.path, name.mode, name.oid, name.info ? *name.info : FileInfo()});
+      scan.entries.push_back(
+          {name.path, name.mode, name.oid, name.info ? *name.info : FileInfo(), is_read});
+  }
+  for (auto& [path, why] : at.why)
+    if (path.empty() || !is_hidden(parent_of(path), scan.unread))
+      scan.unread.push_back({path, why});
   return scan;
 }
 

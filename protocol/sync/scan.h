@@ -15,6 +15,7 @@
 #include "protocol/os/beneath.h"
 #include "protocol/sync/object_store.h"
 #include "protocol/sync/object_writer.h"
+#include "protocol/sync/unread.h"
 #include "protocol/wire/messages.h"
 #include "protocol/wire/result.h"
 
@@ -25,12 +26,15 @@ struct ScanEntry {
   std::uint32_t mode = 0;  // git's: 0100644, 0100755, 0120000, 0160000
   std::string oid;
   os::FileInfo info;  // as it was when its content was read; a submodule has none
+  // False: what it holds by now is not known, `mode` and `oid` are what it held when last read.
+  bool read = true;
 };
 
 struct Scan {
   std::vector<ScanEntry> entries;  // sorted by path bytes
   std::string tree;                // of all of them
   std::vector<wire::LeftOut> left_out;
+  std::vector<Unread> unread;  // by path; not in `left_out`
   // The cached tree was good as it was: nothing has changed since the last scan.
   bool unchanged = false;
 };
@@ -92,6 +96,8 @@ class WorkTree {
   WorkTree(WorkTree&&) noexcept;
 
   // Lists, hashes what changed and writes it through `writer` (finish it before using the tree).
+  // Only what the system says is not there counts as gone: what cannot be looked at stays in the
+  // tree as it was last known (read or written by us, else as recorded) and is in Scan::unread.
   // `includes`: ignored paths to carry all the same (a file, a directory, or a git glob).
   result<Scan> scan(NameSource& names, const std::vector<std::string>& includes,
                     ObjectWriter& writer);

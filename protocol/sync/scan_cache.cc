@@ -8,7 +8,7 @@ namespace protocol::sync {
 
 namespace {
 
-constexpr std::string_view kMagic = "sandbox scan 1\n";
+constexpr std::string_view kMagic = "sandbox scan 2\n";
 constexpr std::int64_t kSecond = 1'000'000'000;
 // A kernel that ticks 100 times a second gives all changes within a tick one time.
 constexpr std::int64_t kTick = 25'000'000;
@@ -74,6 +74,11 @@ std::string encode_cache(const ScanCache& cache) {
     writer.text(left.path);
     writer.text(left.why);
   }
+  writer.number(cache.unread.size());
+  for (const Unread& unread : cache.unread) {
+    writer.text(unread.path);
+    writer.text(unread.why);
+  }
   writer.number(record_checksum(writer.out()));
   return std::move(writer.out());
 }
@@ -118,6 +123,11 @@ std::optional<ScanCache> decode_cache(std::string_view bytes) {
   for (wire::LeftOut& left : cache.left_out) {
     left.path = reader.text();
     left.why = reader.text();
+  }
+  cache.unread.resize(reader.count());
+  for (Unread& unread : cache.unread) {
+    unread.path = reader.text();
+    unread.why = reader.text();
   }
   if (!reader.ended_well()) return std::nullopt;
   return cache;

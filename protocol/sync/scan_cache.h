@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "protocol/os/beneath.h"
+#include "protocol/sync/unread.h"
 #include "protocol/wire/messages.h"
 #include "protocol/wire/result.h"
 
@@ -30,7 +31,7 @@ struct CachedName {
   std::string recorded_oid;
   bool absent = false;               // sparse
   bool refused = false;              // its name must not travel: never part of the tree
-  std::optional<os::FileInfo> info;  // std::nullopt: was not there
+  std::optional<os::FileInfo> info;  // std::nullopt: was not there, or was never looked at
   std::uint32_t mode = 0;            // git's; 0: nothing that a tree can hold
   std::string oid;
   bool settled = false;         // `mode` and `oid` are right as long as `info` is
@@ -53,6 +54,7 @@ struct ScanCache {
   std::vector<CachedName> names;        // sorted by path
   std::vector<CachedWatch> watches;     // sorted by path
   std::vector<wire::LeftOut> left_out;  // found while listing
+  std::vector<Unread> unread;           // directories whose names nobody can list, by path
 };
 
 std::string encode_cache(const ScanCache& cache);

@@ -93,6 +93,7 @@ class Listing {
   result<void> drop_missing_sparse();
   result<void> watch();
   void look_into(const std::string& directory, std::vector<std::string>& unknown);
+  void cannot_look_into(const std::string& directory, const Failure& failure);
   result<std::set<std::string>> ignored(const std::vector<std::string>& paths);
   bool is_included(std::string_view path) const {
     return std::any_of(literal_.begin(), literal_.end(),
@@ -226,22 +227,34 @@ result<void> Listing::watch() {
     std::sort(looking.begin(), looking.end());
   }
   for (const std::string& path : closed_)
-    if (auto info = walk_.info(path); info && info->kind == os::FileInfo::Kind::directory)
-      listing_.watches.push_back({path, *info, is_settled(*info, begun_)});
+    if (auto info = walk_.info(path);
+        info && *info && (*info)->kind == os::FileInfo::Kind::directory)
+      listing_.watches.push_back({path, **info, is_settled(**info, begun_)});
+  std::sort(listing_.unread.begin(), listing_.unread.end(),
+            [](const Unread& a, const Unread& b) { return a.path < b.path; });
   std::sort(listing_.watches.begin(), listing_.watches.end(),
             [](const CachedWatch& a, const CachedWatch& b) { return a.path < b.path; });
   return {};
 }
 
+// Its being opened shows in its times, and then the names are asked for again; of other reasons
+// nothing tells that they are over.
+void Listing::cannot_look_into(const std::string& directory, const Failure& failure) {
+  if (failure.code != Errc::denied) listing_.repeatable = false;
+  listing_.unread.push_back({directory, failure.what});
+}
+
 void Listing::look_into(const std::string& directory, std::vector<std::string>& unknown) {
   auto info = walk_.info(directory);
-  if (!info || info->kind != os::FileInfo::Kind::directory) return;
-  listing_.watches.push_back({directory, *info, is_settled(*info, begun_)});
+  if (!info) return cannot_look_into(directory, info.error());
+  if (!*info || (*info)->kind != os::FileInfo::Kind::directory) return;
+  listing_.watches.push_back({directory, **info, is_settled(**info, begun_)});
   auto children = walk_.list(directory);
   if (!children) {
-    if (children.error().code == Errc::not_found) listing_.repeatable = false;
-    if (children.error().code != Errc::not_found)
-      listing_.left_out.push_back({directory, "unreadable directory"});
+    if (children.error().code == Errc::not_found || children.error().code == Errc::refused)
+      listing_.repeatable = false;  // it has just gone
+    else
+      cannot_look_into(directory, children.error());
     return;
   }
   for (const DirectoryWalk::Child& child : *children) {
@@ -249,11 +262,12 @@ void Listing::look_into(const std::string& directory, std::vector<std::string>& 
     unsigned char type = child.type;
     if (type == DT_UNKNOWN) {
       auto looked = walk_.info(path);
-      type = looked ? type_of(*looked) : static_cast<unsigned char>(DT_UNKNOWN);
+      if (!looked) cannot_look_into(path, looked.error());
+      type = looked && *looked ? type_of(**looked) : static_cast<unsigned char>(DT_UNKNOWN);
     }
     if (child.name == ".gitignore" && type == DT_REG) {
-      if (auto looked = walk_.info(path))
-        listing_.watches.push_back({path, *looked, is_settled(*looked, begun_)});
+      if (auto looked = walk_.info(path); looked && *looked)
+        listing_.watches.push_back({path, **looked, is_settled(**looked, begun_)});
     } else if (type == DT_DIR) {
       if (is_git_name(child.name) || directories_.contains(path) || closed_.contains(path))
         continue;

@@ -14,8 +14,9 @@ struct NameListing {
   std::vector<CachedName> names;  // sorted; only path and what is recorded
   std::vector<CachedWatch> watches;
   std::vector<wire::LeftOut> left_out;
-  std::string tree;        // the tree that what is recorded comes from, where there is one
-  bool repeatable = true;  // false: the watches do not cover everything; ask again next time
+  std::vector<Unread> unread;  // directories; what is beneath them may be missing in `names`
+  std::string tree;            // the tree that what is recorded comes from, where there is one
+  bool repeatable = true;      // false: the watches do not cover everything; ask again next time
 };
 
 result<NameListing> list_names(const ObjectStore& store, const os::Beneath& root,

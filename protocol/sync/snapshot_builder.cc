@@ -130,6 +130,8 @@ result<Snapshot> SnapshotBuilder::build(const Scan& scan, const UserRepository* 
   Snapshot snapshot;
   snapshot.tree = scan.tree;
   snapshot.left_out = scan.left_out;
+  for (wire::LeftOut& unread : name_unread(scan.unread, End::here))
+    snapshot.left_out.push_back(std::move(unread));
   wire::SyncStart& sync = snapshot.sync;
   sync.object_format = store_.object_format();
   sync.git = repository != nullptr;

@@ -16,8 +16,16 @@ using State = ChangeOutcome::State;
 
 namespace {
 
+constexpr int kLooks = 20;  // how deep directories may be shut in one another
 constexpr int kRounds = 4;  // the last one writes whatever happens meanwhile
 constexpr std::size_t kGoes = static_cast<std::size_t>(-1);
+
+// It would have to be kept before it is replaced.
+Failure unreadable(const std::string& path) {
+  return Failure(Errc::denied, path +
+                                   ": it cannot be read in the sandbox, and is not replaced "
+                                   "unseen; make it readable or remove it there");
+}
 
 bool is_file_mode(std::uint32_t mode) { return mode == kModeFile || mode == kModeProgram; }
 
@@ -25,15 +33,30 @@ bool is_file_mode(std::uint32_t mode) { return mode == kModeFile || mode == kMod
 
 result<Scan> scan_workspace(const ApplyContext& context, const std::string& tree,
                             const wire::SyncStart& sync, ObjectWriter& writer) {
+  OpenedUp opened(context.root);
+  return scan_workspace(context, tree, sync, writer, opened);
+}
+
+result<Scan> scan_workspace(const ApplyContext& context, const std::string& tree,
+                            const wire::SyncStart& sync, ObjectWriter& writer, OpenedUp& opened) {
   StoreNames names(context.store, context.workspace, tree, sync.excludes);
-  auto scan = context.cache.scan(names, sync.includes, writer);
-  if (scan && writer.used()) {
-    auto finished = writer.finish();
-    if (!finished) scan = finished.error();
+  opened.open("");  // git has to come in
+  for (int looks = 1;; ++looks) {
+    auto scan = context.cache.scan(names, sync.includes, writer);
+    if (scan && writer.used()) {
+      auto finished = writer.finish();
+      if (!finished) scan = finished.error();
+    }
+    // What it handed to the writer and took for stored is not there.
+    if (!scan && writer.failed()) context.cache.forget();
+    if (!scan) return scan;
+    bool again = false;
+    for (const Unread& unread : scan->unread) again = opened.open(unread.path) || again;
+    if (again && looks < kLooks) continue;
+    for (wire::LeftOut& unread : name_unread(scan->unread, End::sandbox))
+      scan->left_out.push_back(std::move(unread));
+    return scan;
   }
-  // What it handed to the writer and took for stored is not there.
-  if (!scan && writer.failed()) context.cache.forget();
-  return scan;
 }
 
 result<AppliedTree> WorkspaceApply::run(const KeepDrift& keep_drift) {
@@ -54,7 +77,7 @@ result<AppliedTree> WorkspaceApply::run(const KeepDrift& keep_drift) {
   for (int round = 1; round <= kRounds; ++round) {
     applied_.infos.assign(applied_.wanted.size(), std::nullopt);
     ObjectWriter writer(context_.store);
-    auto scan = scan_workspace(context_, state_.tree, sync_, writer);
+    auto scan = scan_workspace(context_, state_.tree, sync_, writer, opened_);
     if (!scan) return scan.error();
     ObjectWriter hidden(context_.store);
     auto plan = this->plan(*scan, hidden, round == kRounds);
@@ -89,22 +112,30 @@ result<WorkspaceApply::Plan> WorkspaceApply::plan(const Scan& scan, ObjectWriter
                                                   bool last) {
   Plan plan;
   auto scanned = scan.entries.begin();
-  auto goes = [&](const ScanEntry& entry) {
+  auto goes = [&](const ScanEntry& entry) -> result<void> {
+    if (!entry.read) return unreadable(entry.path);
     Change change{entry.path, std::nullopt, entry.info};
     if (entry.mode == kModeSubmodule) change.expected->kind = FileInfo::Kind::directory;
     change.unconditional = last && entry.mode != kModeSubmodule;
     plan.changes.push_back(std::move(change));
     plan.places.push_back(kGoes);
+    return {};
   };
   for (std::size_t place = 0; place < applied_.wanted.size(); ++place) {
     const TreeEntry& entry = applied_.wanted[place];
-    for (; scanned != scan.entries.end() && scanned->path < entry.path; ++scanned) goes(*scanned);
+    for (; scanned != scan.entries.end() && scanned->path < entry.path; ++scanned) {
+      auto gone = goes(*scanned);
+      if (!gone) return gone.error();
+    }
     const ScanEntry* found = nullptr;
     if (scanned != scan.entries.end() && scanned->path == entry.path) found = &*scanned++;
     auto added = add_wanted(place, found, writer, last, plan);
     if (!added) return added.error();
   }
-  for (; scanned != scan.entries.end(); ++scanned) goes(*scanned);
+  for (; scanned != scan.entries.end(); ++scanned) {
+    auto gone = goes(*scanned);
+    if (!gone) return gone.error();
+  }
   return plan;
 }
 
@@ -117,15 +148,21 @@ result<void> WorkspaceApply::add_wanted(std::size_t place, const ScanEntry* scan
   if (scanned) {
     there = Wanted{scanned->mode, scanned->oid};
     change.expected = scanned->info;
-    if (scanned->mode == kModeSubmodule) change.expected.reset();
+    if (scanned->mode == kModeSubmodule || !scanned->read) change.expected.reset();
+    if (!scanned->read && *there != *change.to) return unreadable(entry.path);
   } else {
     // Nothing that the scan lists. An ignored file may be there all the same, and then it has to be
     // kept.
     auto info = context_.root.info(entry.path);
+    if (!info && info.error().code == Errc::denied && opened_.open(entry.path))
+      info = context_.root.info(entry.path);
     if (!info) return info.error();
     if (*info && (*info)->kind != FileInfo::Kind::directory) {
       change.expected = *info;
       auto identity = identify(context_.root, entry.path, context_.store.object_format());
+      if (!identity && identity.error().code == Errc::denied && opened_.open(entry.path))
+        identity = identify(context_.root, entry.path, context_.store.object_format());
+      if (!identity && identity.error().code == Errc::denied) return unreadable(entry.path);
       if (!identity && identity.error().code != Errc::busy) return identity.error();
       if (identity) {
         there = identity->wanted;

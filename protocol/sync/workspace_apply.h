@@ -11,6 +11,7 @@
 
 #include "protocol/os/beneath.h"
 #include "protocol/sync/object_store.h"
+#include "protocol/sync/opened_up.h"
 #include "protocol/sync/scan.h"
 #include "protocol/sync/tree_writer.h"
 #include "protocol/sync/workspace_state.h"
@@ -26,9 +27,13 @@ struct ApplyContext {
   std::filesystem::path journal;
 };
 
-// What the workspace holds: `tree` is what it was last known to hold.
+// What the workspace holds: `tree` is what it was last known to hold. What was shut against its
+// owner is opened first (with `opened` it stays so for as long as that lives); what is unreadable
+// all the same is named in Scan::left_out.
 result<Scan> scan_workspace(const ApplyContext& context, const std::string& tree,
                             const wire::SyncStart& sync, ObjectWriter& writer);
+result<Scan> scan_workspace(const ApplyContext& context, const std::string& tree,
+                            const wire::SyncStart& sync, ObjectWriter& writer, OpenedUp& opened);
 
 struct AppliedTree {
   std::vector<TreeEntry> wanted;                   // the snapshot's
@@ -44,7 +49,11 @@ class WorkspaceApply {
  public:
   WorkspaceApply(const ApplyContext& context, const WorkspaceState& state,
                  const wire::SyncStart& sync)
-      : context_(context), state_(state), sync_(sync), blobs_(context.store.blob_reader()) {}
+      : context_(context),
+        state_(state),
+        sync_(sync),
+        blobs_(context.store.blob_reader()),
+        opened_(context.root) {}
 
   using KeepDrift = std::function<result<void>(const std::string& tree)>;
   // `keep_drift` is called with each tree that has to be kept before files of it are overwritten.
@@ -66,6 +75,7 @@ class WorkspaceApply {
   const WorkspaceState& state_;
   const wire::SyncStart& sync_;
   BlobReader blobs_;
+  OpenedUp opened_;
   AppliedTree applied_;
   std::string known_;  // what the scans so far showed, kept or not worth keeping
 };

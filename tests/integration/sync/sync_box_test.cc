@@ -243,6 +243,95 @@ TEST_CASE("read-only files and directories in the sandbox do not stop a sync") {
   CHECK((status.st_mode & 0777) == 0555);
 }
 
+TEST_CASE("what a command shut in the sandbox is brought back, and takes what is sent") {
+  Scratch scratch;
+  test::Unprivileged unprivileged;
+  TwoEnds ends(scratch);
+  write_file(ends.laptop() / "d/x", "1\n");
+  write_file(ends.laptop() / "d/y", "1\n");
+  write_file(ends.laptop() / "d/gone", "1\n");
+  ends.push();
+  write_file(ends.box() / "d/y", "2\n");
+  write_file(ends.box() / "d/e/new", "new\n");
+  fs::remove(ends.box() / "d/gone");
+  for (const char* name : {"d/x", "d/e", "d", ""})
+    REQUIRE(::chmod((ends.box() / name).c_str(), 0) == 0);
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->written == std::vector<std::string>{"d/e/new", "d/y"});
+  CHECK(report->deleted == std::vector<std::string>{"d/gone"});
+  CHECK(read_file(ends.laptop() / "d/x") == "1\n");
+  CHECK(ends.last_result->left_out.empty());
+  struct stat status;
+  REQUIRE(::stat((ends.box() / "d").c_str(), &status) == 0);
+  CHECK((status.st_mode & 0777) == 0);
+
+  write_file(ends.laptop() / "d/x", "3\n");
+  fs::remove(ends.laptop() / "d/y");
+  auto applied = ends.push();
+  CHECK(applied.left_out.empty());
+  CHECK(applied.drift.empty());
+  REQUIRE(::stat((ends.box() / "d").c_str(), &status) == 0);
+  CHECK((status.st_mode & 0777) == 0);
+  REQUIRE(::chmod((ends.box() / "d").c_str(), 0755) == 0);
+  REQUIRE(::chmod((ends.box() / "d/e").c_str(), 0755) == 0);
+  REQUIRE(::chmod((ends.box() / "d/x").c_str(), 0644) == 0);
+  CHECK(read_tree(ends.box()) == read_tree(ends.laptop()));
+}
+
+TEST_CASE("what nobody can read in the sandbox is neither deleted here nor replaced there") {
+  Scratch scratch;
+  test::Unprivileged unprivileged;
+  TwoEnds ends(scratch);
+  write_file(ends.laptop() / "d/x", "1\n");
+  write_file(ends.laptop() / "d/y", "1\n");
+  write_file(ends.laptop() / "f", "1\n");
+  ends.push();
+  // Sent last, and in no scan yet.
+  write_file(ends.laptop() / "f", "2\n");
+  ends.push();
+  write_file(ends.box() / "made", "made\n");
+  for (const char* name : {"d", "f"}) REQUIRE(::chmod((ends.box() / name).c_str(), 0) == 0);
+  // It is somebody else's.
+  os::Beneath::set_fault([](std::string_view call) { return call == "chmod" ? EPERM : 0; });
+  auto report = ends.pull();
+  write_file(ends.laptop() / "f", "3\n");
+  auto refused = ends.try_push();
+  write_file(ends.laptop() / "f", "2\n");
+  fs::remove(ends.laptop() / "d/y");
+  auto refused_too = ends.try_push();
+  write_file(ends.laptop() / "d/y", "1\n");
+  auto applied = ends.try_push();
+  os::Beneath::set_fault(nullptr);
+
+  REQUIRE(report);
+  CHECK(report->complete());
+  CHECK(report->written == std::vector<std::string>{"made"});
+  CHECK(report->deleted.empty());
+  CHECK(read_file(ends.laptop() / "d/x") == "1\n");
+  CHECK(read_file(ends.laptop() / "f") == "2\n");
+  auto named = [](const std::vector<wire::LeftOut>& all, const std::string& path) {
+    return std::any_of(all.begin(), all.end(), [&](const wire::LeftOut& left) {
+      return left.path == path && left.why.find("unreadable in the sandbox") == 0;
+    });
+  };
+  CHECK(named(ends.last_result->left_out, "d"));
+  CHECK(named(ends.last_result->left_out, "f"));
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == wire::Errc::denied);
+  CHECK(refused.error().what.find("f: ") == 0);
+  REQUIRE_FALSE(refused_too);
+  CHECK(refused_too.error().what.find("d/y: ") == 0);
+  must(applied);
+  CHECK(named(applied->left_out, "d"));
+
+  // And when it can be read again, all goes on.
+  for (const char* name : {"d", "f"}) REQUIRE(::chmod((ends.box() / name).c_str(), 0755) == 0);
+  write_file(ends.laptop() / "f", "4\n");
+  ends.push();
+  CHECK(read_tree(ends.box()) == read_tree(ends.laptop()));
+}
+
 TEST_CASE("hostile repositories in the workspace run nothing and read nothing") {
   Scratch scratch;
   TwoEnds ends(scratch);

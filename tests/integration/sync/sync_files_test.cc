@@ -227,6 +227,39 @@ TEST_CASE("what may not be read is named and left out") {
   CHECK(laptop.held(laptop.snapshot()) == read_tree(laptop.root()));
 }
 
+TEST_CASE("what was sent and may not be read any more stays as it was sent, and is named") {
+  Scratch scratch;
+  test::Unprivileged unprivileged;
+  Laptop laptop(scratch);
+  bool repository = GENERATE(true, false);
+  if (repository) make_repository(laptop.root());
+  write_file(laptop.root() / "secret", "s");
+  write_file(laptop.root() / "closed/inside", "s");
+  write_file(laptop.root() / "closed/deep/inside", "s");
+  if (repository) write_file(laptop.root() / "dir/inner", "edited");
+  Tree whole = laptop.held(laptop.snapshot());
+  ::chmod((laptop.root() / "secret").c_str(), 0);
+  ::chmod((laptop.root() / "dir").c_str(), 0);
+  for (int mode : {0, 0400, 0100}) {
+    ::chmod((laptop.root() / "closed").c_str(), static_cast<mode_t>(mode));
+    for (int i = 0; i < 2; ++i) {
+      auto snapshot = laptop.snapshot();
+      INFO(mode);
+      CHECK(laptop.held(snapshot) == whole);
+      CHECK(names(snapshot, "secret", "unreadable here"));
+      CHECK(names(snapshot, "closed", "unreadable here"));
+      CHECK_FALSE(names(snapshot, "closed/inside"));
+      if (repository) CHECK(names(snapshot, "dir", "unreadable here"));
+    }
+  }
+  for (const char* name : {"closed", "dir"}) ::chmod((laptop.root() / name).c_str(), 0755);
+  fs::remove_all(laptop.root() / "closed");
+  ::chmod((laptop.root() / "secret").c_str(), 0644);
+  auto snapshot = laptop.snapshot();
+  CHECK(laptop.held(snapshot) == read_tree(laptop.root()));
+  CHECK(snapshot.left_out.empty());
+}
+
 TEST_CASE("ignored paths that sync.include names are carried") {
   Scratch scratch;
   Laptop laptop(scratch);

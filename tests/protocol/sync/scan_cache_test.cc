@@ -39,6 +39,7 @@ ScanCache some_cache() {
   cache.names = {refused, deleted, plain, sparse};
   cache.watches = {{"", some_info(2), true}, {"dir", some_info(3), false}};
   cache.left_out = {{"nested", "nested repository"}};
+  cache.unread = {{"shut", "Permission denied"}};
   return cache;
 }
 
@@ -67,6 +68,9 @@ TEST_CASE("a scan's cache comes back as it was written") {
   REQUIRE(read->watches.size() == 2);
   CHECK(read->watches[0].settled);
   CHECK_FALSE(read->watches[1].settled);
+  REQUIRE(read->unread.size() == 1);
+  CHECK(read->unread[0].path == "shut");
+  CHECK(read->unread[0].why == "Permission denied");
   CHECK(read->watches[1].path == "dir");
   REQUIRE(read->left_out.size() == 1);
   CHECK(read->left_out[0].why == "nested repository");
