@@ -62,7 +62,11 @@ class Merge {
     put_off_.push_back(&difference);
   }
   result<void> save_conflicts();
-  result<std::string> conflict_path(const std::string& path, const std::string& oid);
+  struct ConflictPlace {
+    std::string path;
+    bool saved = false;  // it has these very bytes already
+  };
+  result<ConflictPlace> conflict_place(const std::string& path, const std::string& oid);
   TreeWriter writer() {
     return TreeWriter(context_.root,
                       [this](const std::string& oid, const TreeWriter::Sink& sink) {
@@ -304,9 +308,11 @@ void Merge::conflict(const TreeDifference& difference, std::string why) {
   report_.conflicts.push_back({difference.path, {}, std::move(why)});
 }
 
-// NAME.sandbox-conflict, or NAME.2.sandbox-conflict where that one holds something that was edited
-// here. Where a file stands in for a directory, that name carries the suffix.
-result<std::string> Merge::conflict_path(const std::string& path, const std::string& oid) {
+// NAME.sandbox-conflict, or NAME.2.sandbox-conflict and so on where that one holds something else:
+// an earlier conflict that nobody has resolved yet may be all that is left of what it holds. Where
+// a file stands in for a directory, that name carries the suffix.
+result<Merge::ConflictPlace> Merge::conflict_place(const std::string& path,
+                                                   const std::string& oid) {
   std::string stem = path, rest;
   for (std::size_t slash = path.find('/'); slash != std::string::npos;
        slash = path.find('/', slash + 1)) {
@@ -323,40 +329,52 @@ result<std::string> Merge::conflict_path(const std::string& path, const std::str
     candidate += kConflictSuffix;
     candidate += rest;
     auto there = identify(context_.root, candidate, context_.store.object_format());
+    if (!there && (there.error().code == Errc::denied || there.error().code == Errc::busy))
+      continue;
     if (!there) return there.error();
-    if (!there->info) return candidate;
-    // One that we saved and nobody has touched makes room.
-    if (there->wanted && (there->wanted->oid == oid || context_.store.has(there->wanted->oid)))
-      return candidate;
+    if (!there->info) return ConflictPlace{candidate};
+    if (there->wanted && there->wanted->oid == oid) return ConflictPlace{candidate, true};
   }
   return Failure(Errc::exists, path + ": too many saved conflicts");
 }
 
 result<void> Merge::save_conflicts() {
-  std::vector<Change> changes;
-  std::vector<std::pair<const TreeDifference*, std::size_t>> saved;
-  for (const auto& [difference, place] : to_save_) {
-    auto path = conflict_path(difference->path, difference->new_oid);
-    if (!path) {
-      put_off(*difference, path.error().what);
-      continue;
+  auto not_saved = [&](const TreeDifference& difference, const std::string& why) {
+    put_off(difference, "the sandbox's version could not be saved: " + why);
+  };
+  for (int round = 1; !to_save_.empty(); ++round) {
+    std::vector<Change> changes;
+    std::vector<std::pair<const TreeDifference*, std::size_t>> writing, again;
+    for (const auto& [difference, number] : to_save_) {
+      auto place = conflict_place(difference->path, difference->new_oid);
+      if (!place) {
+        not_saved(*difference, place.error().what);
+      } else if (place->saved) {
+        report_.conflicts[number].saved = place->path;
+        // Whoever wrote it may have been killed before it was on the disk.
+        auto synced = context_.root.sync_all();
+        if (!synced) return synced;
+      } else {
+        Wanted theirs{difference->new_mode, difference->new_oid};
+        changes.push_back({place->path, std::move(theirs), std::nullopt});
+        writing.emplace_back(difference, number);
+      }
     }
-    Change change{*path, Wanted{difference->new_mode, difference->new_oid}, std::nullopt};
-    change.unconditional = true;
-    changes.push_back(std::move(change));
-    saved.emplace_back(difference, place);
-  }
-  auto outcomes = write(changes);
-  if (!outcomes) return outcomes.error();
-  for (std::size_t i = 0; i < changes.size(); ++i) {
-    const auto& [difference, place] = saved[i];
-    MergeReport::Conflict& conflict = report_.conflicts[place];
-    if ((*outcomes)[i].state == State::done) {
-      conflict.saved = changes[i].path;
-    } else {
-      put_off(*difference,
-              "the sandbox's version could not be saved: " + (*outcomes)[i].failure.what);
+    auto outcomes = write(changes);
+    if (!outcomes) return outcomes.error();
+    for (std::size_t i = 0; i < changes.size(); ++i) {
+      const ChangeOutcome& outcome = (*outcomes)[i];
+      if (outcome.state == State::done) {
+        report_.conflicts[writing[i].second].saved = changes[i].path;
+      } else if (outcome.state == State::moved_on && round < kRounds) {
+        again.push_back(writing[i]);  // somebody else has taken that name meanwhile
+      } else {
+        not_saved(*writing[i].first, outcome.state == State::moved_on
+                                         ? changes[i].path + " keeps changing"
+                                         : outcome.failure.what);
+      }
     }
+    to_save_ = std::move(again);
   }
   return {};
 }

@@ -59,17 +59,28 @@ TEST_CASE("where text cannot be merged ours stays and theirs is saved beside it,
   CHECK_FALSE(fs::exists(ends.box() / "d/f.sandbox-conflict"));
   CHECK_FALSE(ends.pull());
 
-  // One that was edited since is not overwritten by the next; one that was not, is.
-  write_file(ends.laptop() / "d/f", "ours 2\n");
-  write_file(ends.box() / "d/f", "theirs 2\n");
-  CHECK(ends.pull()->conflicts[0].saved == "d/f.sandbox-conflict");
-  write_file(ends.laptop() / "d/f.sandbox-conflict", "half resolved by hand\n");
-  ends.push();
+  // The next one leaves it where it is: nothing else has it. The same again is saved once.
+  for (int round = 0; round < 2; ++round) {
+    write_file(ends.laptop() / "d/f", "ours 2" + std::to_string(round) + "\n");
+    write_file(ends.box() / "d/f", "theirs 2\n");
+    CHECK(ends.pull()->conflicts[0].saved == "d/f.2.sandbox-conflict");
+    ends.push();
+  }
+  write_file(ends.laptop() / "d/f.2.sandbox-conflict", "half resolved by hand\n");
   write_file(ends.laptop() / "d/f", "ours 3\n");
   write_file(ends.box() / "d/f", "theirs 3\n");
-  CHECK(ends.pull()->conflicts[0].saved == "d/f.2.sandbox-conflict");
-  CHECK(read_file(ends.laptop() / "d/f.sandbox-conflict") == "half resolved by hand\n");
-  CHECK(read_file(ends.laptop() / "d/f.2.sandbox-conflict") == "theirs 3\n");
+  CHECK(ends.pull()->conflicts[0].saved == "d/f.3.sandbox-conflict");
+  CHECK(read_file(ends.laptop() / "d/f.sandbox-conflict") == replaced(kText, "one", "theirs"));
+  CHECK(read_file(ends.laptop() / "d/f.2.sandbox-conflict") == "half resolved by hand\n");
+  CHECK(read_file(ends.laptop() / "d/f.3.sandbox-conflict") == "theirs 3\n");
+
+  // One that is gone makes room.
+  fs::remove(ends.laptop() / "d/f.sandbox-conflict");
+  ends.push();
+  write_file(ends.laptop() / "d/f", "ours 4\n");
+  write_file(ends.box() / "d/f", "theirs 4\n");
+  CHECK(ends.pull()->conflicts[0].saved == "d/f.sandbox-conflict");
+  CHECK(read_file(ends.laptop() / "d/f.sandbox-conflict") == "theirs 4\n");
 }
 
 TEST_CASE("a directory in the way of a file is a conflict and stays") {
