@@ -158,7 +158,18 @@ void Listing::gather(NameSource::Names names) {
     name.absent = tracked.absent;
     add(std::move(name));
   }
+  // A box has only the empty directory of a submodule, and its git does not know that it is one.
+  std::map<std::string, std::size_t> inside;
+  auto submodule_above = [&, submodules = closed_](std::string_view path) {
+    for (path = parent_of(path); !path.empty() && !submodules.empty(); path = parent_of(path))
+      if (auto found = submodules.find(std::string(path)); found != submodules.end()) return *found;
+    return std::string();
+  };
   for (std::string& path : names.others) {
+    if (std::string submodule = submodule_above(path); !submodule.empty()) {
+      ++inside[submodule];
+      continue;
+    }
     if (path.ends_with('/')) {
       path.pop_back();
       if (closed_.insert(path).second) listing_.left_out.push_back({path, "nested repository"});
@@ -168,6 +179,9 @@ void Listing::gather(NameSource::Names names) {
     name.path = std::move(path);
     add(std::move(name));
   }
+  for (const auto& [submodule, count] : inside)
+    listing_.left_out.push_back(
+        {submodule, std::to_string(count) + " new in the submodule, not carried"});
   std::sort(listing_.names.begin(), listing_.names.end(),
             [](const CachedName& a, const CachedName& b) { return a.path < b.path; });
 }

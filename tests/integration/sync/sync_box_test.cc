@@ -500,6 +500,26 @@ TEST_CASE("a shallow clone and a submodule look the same in the workspace") {
   REQUIRE(report);
   CHECK(report->complete());
   CHECK(read_file(ends.laptop() / "sub/clean") == "clean\n");
+
+  // What is made in the submodule's directory stays there and is named; the submodule stays one.
+  ends.push();
+  write_file(ends.box() / "sub/out", "made\n");
+  write_file(ends.box() / "sub/deep/out", "made\n");
+  fs::remove(ends.box() / "made");
+  report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->complete());
+  CHECK(report->written.empty());
+  CHECK(report->deleted == std::vector<std::string>{"made"});
+  CHECK(std::any_of(
+      ends.last_result->left_out.begin(), ends.last_result->left_out.end(),
+      [](const wire::LeftOut& left) { return left.path == "sub" && left.why.find("2 new") == 0; }));
+  CHECK_FALSE(fs::exists(ends.laptop() / "sub/out"));
+  write_file(ends.laptop() / "made", "again\n");
+  applied = ends.push();
+  CHECK(applied.drift.empty());
+  CHECK(read_file(ends.box() / "sub/out") == "made\n");
+  CHECK_FALSE(ends.pull());
 }
 
 TEST_CASE("an idle store is tidied down to what is needed") {
