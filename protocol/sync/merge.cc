@@ -241,6 +241,10 @@ result<std::optional<Merge::Step>> Merge::plan(const TreeDifference& difference)
   if (!context_.trusts_modes && sides.ours && sides.ours->mode == kModeFile)
     sides.ours->mode = sides.base && sides.base->mode == kModeProgram ? kModeProgram : kModeFile;
 
+  // Outside a sparse checkout it was sent as the index has it: that it is not on the disk is no
+  // edit.
+  if (!ours->info && sides.theirs && context_.cache.may_be_absent(path)) sides.ours = sides.base;
+
   Decision decision = decide(sides);
   Step step{&difference, {path, decision.to, ours->info}};
   if (step.change.expected && step.change.expected->kind == FileInfo::Kind::directory)

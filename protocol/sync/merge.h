@@ -22,7 +22,7 @@ namespace protocol::sync {
 struct MergeContext {
   const os::Beneath& root;        // the work tree
   ObjectStore& store;             // has the result: its pack was read
-  WorkTree& cache;                // told what was written, and saved
+  WorkTree& cache;                // knows what is sparse; told what was written, and saved
   std::optional<Git> repository;  // the user's; commits made in the sandbox become refs/sandbox/...
                                   // in it. std::nullopt: without git
   std::filesystem::path

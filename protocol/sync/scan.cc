@@ -151,6 +151,14 @@ void WorkTree::removed(const std::string& path) {
   name.path = path;
 }
 
+bool WorkTree::may_be_absent(const std::string& path) const {
+  const std::vector<CachedName>& names = state_->cache.names;
+  auto at = std::lower_bound(
+      names.begin(), names.end(), path,
+      [](const CachedName& name, const std::string& wanted) { return name.path < wanted; });
+  return at != names.end() && at->path == path && at->absent;
+}
+
 void WorkTree::forget() {
   state_->written.clear();
   state_->cache.names.clear();

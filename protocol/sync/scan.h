@@ -106,6 +106,9 @@ class WorkTree {
   void wrote(const std::string& path, const os::FileInfo& info, std::uint32_t mode,
              const std::string& oid);
   void removed(const std::string& path);
+  // When the names were last listed, `path` was tracked, and the user's sparse checkout need not
+  // have it on the disk (TrackedPath::absent).
+  bool may_be_absent(const std::string& path) const;
   // Forgets everything: the next scan reads and stores every file.
   void forget();
   // Writes the cache, if it has changed.

@@ -83,6 +83,42 @@ TEST_CASE("where text cannot be merged ours stays and theirs is saved beside it,
   CHECK(read_file(ends.laptop() / "d/f.sandbox-conflict") == "theirs 4\n");
 }
 
+TEST_CASE("a change outside a sparse checkout is written, and one that is gone stays gone here") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  git_out(ends.laptop(), {"init", "-q", "-b", "main"});
+  for (const char* name : {"in/f", "out/f", "out/mode", "out/gone", "out/mine"})
+    write_file(ends.laptop() / name, "1\n");
+  git_out(ends.laptop(), {"add", "-A"});
+  git_out(ends.laptop(), {"commit", "-q", "-m", "one"});
+  git_out(ends.laptop(), {"sparse-checkout", "set", "--cone", "in"});
+  REQUIRE_FALSE(fs::exists(ends.laptop() / "out"));
+  ends.push();
+  REQUIRE(read_file(ends.box() / "out/f") == "1\n");
+  write_file(ends.box() / "out/f", "2\n");
+  write_file(ends.box() / "out/mode", "1\n", true);
+  fs::remove(ends.box() / "out/gone");
+  write_file(ends.laptop() / "out/mine", "ours\n");
+  write_file(ends.box() / "out/mine", "theirs\n");
+  fs::remove(ends.laptop() / "in/f");
+  write_file(ends.box() / "in/f", "3\n");
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->written == std::vector<std::string>{"out/f", "out/mode"});
+  CHECK(read_tree(ends.laptop()).at("out/mode").kind == Node::Kind::program);
+  CHECK(read_file(ends.laptop() / "out/f") == "2\n");
+  CHECK_FALSE(fs::exists(ends.laptop() / "out/gone"));
+  CHECK(report->deleted.empty());
+  // Edits on both sides are conflicts as anywhere, and inside the checkout gone means deleted.
+  REQUIRE(report->conflicts.size() == 2);
+  CHECK(report->conflicts[0].path == "in/f");
+  CHECK(report->conflicts[1].path == "out/mine");
+  CHECK(read_file(ends.laptop() / "out/mine") == "ours\n");
+
+  ends.push();
+  CHECK(read_file(ends.box() / "out/f") == "2\n");
+}
+
 TEST_CASE("a directory in the way of a file is a conflict and stays") {
   Scratch scratch;
   TwoEnds ends(scratch);
