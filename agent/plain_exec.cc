@@ -1,5 +1,7 @@
 #include "agent/plain_exec.h"
 
+#include "agent/recovery.h"
+#include "agent/relay.h"
 #include "agent/sandboxes.h"
 #include "agent/supervisors.h"
 #include "protocol/wire/limits.h"
@@ -31,6 +33,7 @@ class PlainExec : public std::enable_shared_from_this<PlainExec> {
 
   // False when the supervisor went without having said how the command ended.
   awaitable<bool> run(wire::Exec exec);
+  const std::string& job() const { return job_; }  // empty: none was started
 
  private:
   static awaitable<void> bring_input(std::shared_ptr<PlainExec> self);
@@ -42,6 +45,7 @@ class PlainExec : public std::enable_shared_from_this<PlainExec> {
   Services& services_;
   std::shared_ptr<protocol::ssh::ServerChannel> channel_;
   std::unique_ptr<os::FrameStream> frames_;
+  std::string job_;
   bool over_ = false;      // the command has ended, or never began
   bool vanished_ = false;  // the client has
 };
@@ -99,6 +103,10 @@ awaitable<bool> PlainExec::on_message(const wire::Message& message) {
   if (std::holds_alternative<wire::Ended>(message)) {
     co_return false;
   }
+  if (const auto* started = std::get_if<wire::Started>(&message)) {
+    job_ = started->job;
+    co_return true;
+  }
   if (const auto* exited = std::get_if<wire::Exited>(&message)) {
     over_ = true;
     if (vanished_) {
@@ -154,6 +162,10 @@ awaitable<void> PlainExec::bring_events(std::shared_ptr<PlainExec> self) {
   while (!self->over_) {
     auto event = co_await self->channel_->next_event();
     if (!event) {
+      co_return;
+    }
+    if (self->frames_->queued_control_bytes() > kMaxRelayControlBytes) {
+      self->channel_->close();  // it sends them faster than the sandbox takes them
       co_return;
     }
     if (const auto* window = std::get_if<protocol::ssh::WindowChange>(&*event)) {
@@ -213,15 +225,9 @@ os::awaitable<void> serve_plain_exec(Services& services,
   exec.terminal = request.terminal;
   auto run = std::make_shared<PlainExec>(services, channel, std::move(connection->frames));
   bool ended = co_await run->run(std::move(exec));
-  if (!ended && services.sandboxes.find(sandbox, user)) {
-    // The command of a supervisor that was killed may run on. Its successor ends it before it says
-    // hello; until then this connection has its lock.
-    wire::Hello again;
-    again.user = user;
-    again.version = services.info.version;
-    auto successor = co_await services.supervisors.connect(services.sandboxes.directory(sandbox),
-                                                           std::move(again));
-    (void)successor;
+  if (!ended) {
+    // Until what it ran has ended this connection has its lock.
+    co_await recover(services, sandbox, user, run->job());
   }
 }
 

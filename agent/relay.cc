@@ -41,7 +41,7 @@ awaitable<void> Relay::run(Supervisors& supervisors, std::filesystem::path direc
       frames_->forward(std::move(frame));
     }
     early_.clear();
-    early_bytes_ = 0;
+    early_bytes_ = early_control_bytes_ = 0;
     changed_.notify();
     while (true) {
       auto frame = co_await frames_->read();
@@ -70,13 +70,20 @@ void Relay::forward(wire::Frame frame) {
   if (state_ == State::open) {
     frames_->forward(std::move(frame));
   } else if (state_ == State::opening) {
-    early_bytes_ += frame.payload.size() + wire::kFrameHeaderBytes;
+    std::size_t size = frame.payload.size() + wire::kFrameHeaderBytes;
+    early_bytes_ += size;
+    early_control_bytes_ += wire::is_bulk(frame.kind) ? 0 : size;
     early_.push_back(std::move(frame));
   }
 }
 
-std::size_t Relay::queued_bytes() const {
-  return state_ == State::open ? frames_->queued_bytes() : early_bytes_;
+bool Relay::has_room(const wire::Frame& frame) const {
+  bool open = state_ == State::open;
+  std::size_t size = frame.payload.size() + wire::kFrameHeaderBytes;
+  std::size_t queued = open ? frames_->queued_bytes() : early_bytes_;
+  std::size_t control = open ? frames_->queued_control_bytes() : early_control_bytes_;
+  return queued + size <= kMaxRelayBytes &&
+         (wire::is_bulk(frame.kind) || control + size <= kMaxRelayControlBytes);
 }
 
 awaitable<bool> Relay::hang_up() {

@@ -11,8 +11,16 @@
 
 #include "agent/supervisors.h"
 #include "protocol/wire/frames.h"
+#include "protocol/wire/limits.h"
 
 namespace agent {
+
+// What peers that keep to their credit never have queued: pack, input, output, error and result
+// pack of one request in full.
+inline constexpr std::size_t kMaxRelayBytes = 6 * std::size_t{protocol::wire::kFullCredit};
+// Control that a client may have on its way to a supervisor. Less than what breaks the connection:
+// there is always room to say that the client is gone.
+inline constexpr std::size_t kMaxRelayControlBytes = protocol::wire::kMaxQueuedControlBytes / 4 * 3;
 
 class Relay : public std::enable_shared_from_this<Relay> {
  public:
@@ -28,7 +36,9 @@ class Relay : public std::enable_shared_from_this<Relay> {
 
   void send(std::uint32_t request, const protocol::wire::Message& message);
   void forward(protocol::wire::Frame frame);
-  std::size_t queued_bytes() const;
+  // Whether a client's frame may be forwarded. One that may not is of a client that sends more than
+  // it has credit for, or control that nobody reads so fast: hang up on it.
+  bool has_room(const protocol::wire::Frame& frame) const;
 
   // Tells the supervisor that the client is gone. True when its job is reaped (`ended`), false when
   // the supervisor is gone.
@@ -53,7 +63,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   bool finishing_ = false;
   std::unique_ptr<protocol::os::FrameStream> frames_;
   std::deque<protocol::wire::Frame> early_;
-  std::size_t early_bytes_ = 0;
+  std::size_t early_bytes_ = 0, early_control_bytes_ = 0;
   protocol::os::executor ex_;
   OnFrame on_frame_;
   OnGone on_gone_;

@@ -225,7 +225,7 @@ awaitable<void> Session::wind_up() {
       auto running = found->second;
       bool reaped = co_await running->hang_up();
       if (!reaped && running->was_open()) {
-        co_await recover();
+        co_await recover_command();
       }
     }
   }

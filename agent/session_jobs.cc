@@ -45,6 +45,7 @@ awaitable<void> Session::detach(std::shared_ptr<Session> self, std::uint64_t gra
   relay->send(request, wire::Detach{});
   self->client_.send(request, wire::Detached{job});
   self->steps_.detached(request);
+  self->job_.clear();  // it is on its own
   self->relays_.erase(grant);
   os::spawn(self->services_.executor, "relay end", finish_relay(relay));
   if (self->services_.lifetime.stopping()) {

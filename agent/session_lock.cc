@@ -19,6 +19,7 @@ void Session::lock_granted(const wire::Granted& granted) {
   answer.ttl_seconds = services_.info.ttl_seconds;
   hide_others(answer.bypassed, user_);
   fence_ = granted.fence;
+  job_.clear();
   close_idle_relays();
   steps_.granted(granted.shared);
   if (!granted.bypassed.empty()) {
@@ -73,7 +74,7 @@ awaitable<void> Session::hang_up_and_give_back(std::shared_ptr<Session> self,
   bool reaped = co_await relay->hang_up();
   if (!reaped) {
     ++self->recovering_;
-    co_await self->recover();
+    co_await self->recover_command();
     --self->recovering_;
     self->changed_.notify();
   }

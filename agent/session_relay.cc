@@ -1,6 +1,7 @@
 // What a session passes on between its client and the sandbox's supervisor: one connection for each
 // of its locks, and one for what needs none.
 #include "agent/log.h"
+#include "agent/recovery.h"
 #include "agent/session_state.h"
 #include "agent/supervisors.h"
 #include "protocol/wire/limits.h"
@@ -35,10 +36,16 @@ bool is_for_client(const Message& message) {
 
 void Session::forward(std::uint64_t grant, Frame frame) {
   auto to = relay(grant);
-  to->forward(std::move(frame));
-  if (to->queued_bytes() > kMaxRelayBytes) {
-    end_with(Failure(Errc::too_large, "more was sent than there was credit for"));
+  forward(*to, std::move(frame));
+}
+
+void Session::forward(Relay& to, Frame frame) {
+  if (!to.has_room(frame)) {
+    end_with(Failure(Errc::too_large,
+                     "more was sent than there was credit for, or than the sandbox takes"));
+    return;
   }
+  to.forward(std::move(frame));
 }
 
 std::shared_ptr<Relay> Session::relay(std::uint64_t grant) {
@@ -127,6 +134,10 @@ void Session::on_supervisor_message(std::uint64_t grant, Frame frame) {
               {{"sandbox", sandbox_}, {"name", std::string(wire::message_name(*message))}});
     return;
   }
+  if (const auto* started = std::get_if<wire::Started>(&*message);
+      started != nullptr && grant == steps_.grant()) {
+    job_ = started->job;
+  }
   auto effect = steps_.from_supervisor(request, *message);
   if (effect == Steps::Effect::detach) {
     begin(detach(shared_from_this(), grant, request, std::get<wire::Started>(*message).job),
@@ -197,7 +208,7 @@ void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
 
 awaitable<void> Session::recover_and_give_back(std::shared_ptr<Session> self, std::uint64_t grant,
                                                std::uint32_t request) {
-  co_await self->recover();
+  co_await self->recover_command();
   --self->recovering_;
   self->changed_.notify();
   if (self->steps_.holds() && self->steps_.grant() == grant && !self->ending_) {
@@ -205,21 +216,7 @@ awaitable<void> Session::recover_and_give_back(std::shared_ptr<Session> self, st
   }
 }
 
-// A supervisor that was killed may have left a command that runs on: its successor ends that before
-// it says hello. Not where the sandbox is being removed: then it was told to go.
-awaitable<void> Session::recover() {
-  if (!services_.sandboxes.find(sandbox_, user_)) {
-    co_return;
-  }
-  wire::Hello hello;
-  hello.user = user_;
-  hello.version = services_.info.version;
-  auto successor = co_await services_.supervisors.connect(services_.sandboxes.directory(sandbox_),
-                                                          std::move(hello));
-  if (!successor) {
-    log::peer("not_recovered", {{"sandbox", sandbox_}, {"error", successor.error().what}});
-  }
-}
+awaitable<void> Session::recover_command() { co_await recover(services_, sandbox_, user_, job_); }
 
 std::optional<std::uint32_t> Session::answer_outstanding(std::uint64_t grant,
                                                          const Failure& failure) {

@@ -21,9 +21,6 @@
 
 namespace agent {
 
-// What peers that keep to their credit never have queued: pack, input, output, error and result
-// pack of one request in full.
-inline constexpr std::size_t kMaxRelayBytes = 6 * std::size_t{protocol::wire::kFullCredit};
 inline constexpr std::chrono::seconds kLastWords{
     5};  // for what a client is told before its channel closes
 
@@ -101,6 +98,7 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
                                                   const protocol::wire::Failure& failure);
   std::shared_ptr<Relay> relay(std::uint64_t grant);
   void forward(std::uint64_t grant, protocol::wire::Frame frame);
+  void forward(Relay& to, protocol::wire::Frame frame);  // or ends the session where it is too much
 
   void close_idle_relays();
   static awaitable<void> finish_relay(std::shared_ptr<Relay> relay) { co_await relay->finish(); }
@@ -112,7 +110,7 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
                                                std::uint32_t request);
   static awaitable<void> recover_and_give_back(std::shared_ptr<Session> self, std::uint64_t grant,
                                                std::uint32_t request);
-  awaitable<void> recover();
+  awaitable<void> recover_command();
   awaitable<void> wind_up();
   // Starts a coroutine that the session's end waits for.
   void begin(awaitable<void> work, const char* name);
@@ -166,6 +164,7 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   std::string sandbox_;  // empty: not bound
   std::string origin_;
   std::string fence_;
+  std::string job_;                      // the last that was started under the present lock
   protocol::wire::LockRequested asked_;  // last, of the lock table
   std::unique_ptr<Sandboxes::Use> use_;
   std::map<std::uint64_t, std::shared_ptr<Relay>> relays_;  // by grant; 0 is without a lock

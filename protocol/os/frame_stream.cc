@@ -360,6 +360,7 @@ awaitable<result<void>> FrameStream::finish() { return State::finish(state_); }
 void FrameStream::close() noexcept { state_->fail(); }
 bool FrameStream::is_open() const noexcept { return !state_->broken; }
 std::size_t FrameStream::queued_bytes() const noexcept { return state_->queued; }
+std::size_t FrameStream::queued_control_bytes() const noexcept { return state_->queued_control; }
 awaitable<void> FrameStream::drained(std::size_t bytes) { return State::drained(state_, bytes); }
 
 }  // namespace protocol::os

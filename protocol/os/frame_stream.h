@@ -70,6 +70,8 @@ class FrameStream {
   bool is_open() const noexcept;
   // Bytes queued and not yet written: a relay stops reading its other side above a bound.
   std::size_t queued_bytes() const noexcept;
+  // Those of them that kMaxQueuedControlBytes bounds.
+  std::size_t queued_control_bytes() const noexcept;
   // Returns when queued_bytes() is at most `bytes`, or the stream broke.
   awaitable<void> drained(std::size_t bytes);
 

@@ -255,6 +255,9 @@ awaitable<void> FakeSupervisor::accept(FakeSupervisor& self, std::shared_ptr<boo
 awaitable<void> FakeSupervisor::read(FakeSupervisor& self, std::shared_ptr<bool> alive,
                                      std::shared_ptr<Connection> connection) {
   while (true) {
+    while (*alive && !connection->reading) {
+      co_await os::pause(self.world_.loop.executor(), std::chrono::milliseconds(1));
+    }
     auto frame = co_await connection->frames->read();
     if (!*alive || !frame || !*frame) {
       break;

@@ -125,6 +125,7 @@ class FakeSupervisor {
     protocol::wire::Hello hello;
     std::deque<protocol::wire::Frame> came;  // not yet looked at
     std::vector<std::string> log;            // "1 exec", "1 pack", "0 hangup" ...
+    bool reading = true;
     bool gone = false;
   };
 

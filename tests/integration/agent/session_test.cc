@@ -376,6 +376,35 @@ TEST_CASE("a command's result is taken before a later step's failure frees its l
   client.expect<Released>(2);
 }
 
+TEST_CASE("a client that floods its command with signals is hung up on, and not its supervisor") {
+  AgentWorld world;
+  world.start();
+  Running run(world);
+  auto next = world.session();
+  next.create('a');
+  next.send(1, LockRequested{});
+  next.expect<Queued>(1);
+  run.supervisor->connection(0).reading = false;
+  const std::string padded =
+      R"(signal {"name":"WINCH","padding":")" + std::string(1000 * 1000, 'x') + "\"}";
+  for (int sent = 0; sent < 6; ++sent) {
+    run.client.frames().forward({FrameKind::control, 1, padded});
+    auto flushed = world.loop.run(run.client.frames().flush());
+    if (!flushed) {
+      break;  // it was hung up on already
+    }
+  }
+  auto failed = run.client.expect<Failed>(0);
+  CHECK(failed.step == "session");
+  CHECK(failed.code == "too_large");
+  run.supervisor->connection(0).reading = true;
+  run.supervisor->expect(0, 0, "hangup");
+  next.send(0, InfoRequest{});
+  next.expect<Info>(0);  // and no grant before it
+  run.supervisor->send(0, 0, Ended{});
+  CHECK(next.expect<Granted>(1).queued);
+}
+
 TEST_CASE("a supervisor that dies fails what it owed, and the lock goes back") {
   AgentWorld world;
   world.start();
@@ -390,6 +419,36 @@ TEST_CASE("a supervisor that dies fails what it owed, and the lock goes back") {
   CHECK(failed.code == "gone");
   run.client.expect<Skipped>(1);
   run.client.expect<Released>(1);
+  next.expect<Granted>(1);
+}
+
+TEST_CASE("a job that outlives its connection is ended before its lock goes to the next") {
+  AgentWorld world;
+  world.start();
+  auto client = world.session();
+  client.create('a');
+  JobInfo job, other;
+  job.state = other.state = "running";
+  job.job = "job";
+  other.job = "other";
+  FakeSupervisor supervisor(world, world.sandbox('a'), {other, job});
+  client.send_command(1, "make");
+  client.expect<Granted>(1);
+  supervisor.expect(0, 1, "exec");
+  supervisor.send(0, 1, Started{"job", 1});
+  client.expect<Started>(1);
+  auto next = world.session();
+  next.create('a');
+  next.send(1, LockRequested{});
+  next.expect<Queued>(1);
+  supervisor.connection(0).frames->close();
+  CHECK(client.expect<Failed>(1).code == "gone");
+  client.expect<Skipped>(1);
+  CHECK(std::get<EndJob>(supervisor.expect(1, 0, "end_job")).job == "job");
+  next.send(0, InfoRequest{});
+  next.expect<Info>(0);  // and no grant before it
+  supervisor.send(1, 0, Ended{});
+  client.expect<Released>(1);
   next.expect<Granted>(1);
 }
 

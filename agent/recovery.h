@@ -1,0 +1,19 @@
+// What becomes of a command whose supervisor was lost sight of: its lock may pass on only when it
+// is known to have ended.
+#pragma once
+
+#include <string>
+
+#include "agent/services.h"
+
+namespace agent {
+
+// Asks the sandbox's supervisor, starting one where none runs: one that follows a killed one ends
+// what that has left before it answers, and where only our connection to it broke it is told to end
+// `job` (empty: none is known to run), which it would keep for an agent that comes back. The job's
+// result stays owed to its origin. Not where the sandbox is being removed: then its supervisor was
+// told to go.
+protocol::os::awaitable<void> recover(Services& services, std::string sandbox, std::string user,
+                                      std::string job);
+
+}  // namespace agent
