@@ -154,9 +154,9 @@ awaitable<bool> Jobs::end_others(std::string sandbox, std::string before) {
       start_watch(*known);
     }
   }
-  bool in_time = co_await within(ex_, kShutdownLimit, read_ended(frames, ending),
-                                 [&frames] { frames.close(); });
-  co_return in_time;
+  std::function<void()> cut = [&frames] { frames.close(); };
+  co_await within(ex_, kShutdownLimit, read_ended(frames, ending), cut);
+  co_return ending == 0;
 }
 
 awaitable<void> Jobs::keep_closed(Jobs& self, std::string sandbox) {
@@ -191,9 +191,10 @@ awaitable<void> Jobs::end_one(Jobs& self, std::shared_ptr<Job> job, std::string 
   }
   os::FrameStream& frames = *connection->frames;
   frames.send(0, wire::EndJob{job->record.id, signal});
-  bool in_time = co_await within(self.ex_, kShutdownLimit, read_ended(frames, 1),
-                                 [&frames] { frames.close(); });
-  (void)in_time;  // whoever asked waits for the watch
+  std::size_t left = 1;
+  std::function<void()> cut = [&frames] { frames.close(); };
+  // Whoever asked waits for the watch.
+  co_await within(self.ex_, kShutdownLimit, read_ended(frames, left), cut);
 }
 
 }  // namespace agent

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "agent/deadline.h"
+#include "agent/lifetime.h"
 #include "agent/log.h"
 #include "agent/sandbox_entry.h"
 #include "agent/supervisors.h"
@@ -12,11 +13,13 @@ namespace agent {
 namespace os = protocol::os;
 namespace wire = protocol::wire;
 
-os::awaitable<void> recover(Services& services, std::string sandbox, std::string user,
-                            std::string job) {
-  if (!services.sandboxes.find(sandbox, user)) {
-    co_return;
-  }
+namespace {
+
+constexpr std::chrono::seconds kLookAgain{2};
+
+// Whether a supervisor has answered and nothing runs any more.
+os::awaitable<bool> recover_once(Services& services, std::string sandbox, std::string user,
+                                 std::string job) {
   wire::Hello hello;
   hello.user = user;
   hello.version = services.info.version;
@@ -24,22 +27,41 @@ os::awaitable<void> recover(Services& services, std::string sandbox, std::string
       co_await services.supervisors.connect(services.sandboxes.directory(sandbox), hello);
   if (!connection) {
     log::peer("not_recovered", {{"sandbox", sandbox}, {"error", connection.error().what}});
-    co_return;
+    co_return false;
   }
   const auto& jobs = connection->hello.jobs;
   bool runs = !job.empty() && std::any_of(jobs.begin(), jobs.end(), [&](const auto& each) {
     return each.job == job && each.state == "running";
   });
   if (!runs) {
-    co_return;
+    co_return true;
   }
   log::peer("lost_job_ended", {{"sandbox", sandbox}, {"job", job}});
   os::FrameStream& frames = *connection->frames;
   frames.send(0, wire::EndJob{job, {}});
+  std::size_t left = 1;
   std::function<void()> cut = [&frames] { frames.close(); };
-  bool in_time = co_await within(services.executor, kShutdownLimit, read_ended(frames, 1), cut);
-  if (!in_time) {
+  co_await within(services.executor, kShutdownLimit, read_ended(frames, left), cut);
+  if (left > 0) {
     log::peer("not_recovered", {{"sandbox", sandbox}, {"job", job}});
+  }
+  co_return left == 0;
+}
+
+}  // namespace
+
+os::awaitable<void> recover(Services& services, std::string sandbox, std::string user,
+                            std::string job) {
+  while (services.sandboxes.find(sandbox, user)) {
+    bool done = co_await recover_once(services, sandbox, user, job);
+    auto again = std::chrono::steady_clock::now() + kLookAgain;
+    bool woken = true;
+    while (!done && woken && !services.lifetime.stopping()) {
+      woken = co_await services.lifetime.changed().wait_until(again);
+    }
+    if (done || services.lifetime.stopping()) {
+      co_return;
+    }
   }
 }
 

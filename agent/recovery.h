@@ -12,7 +12,7 @@ namespace agent {
 // what that has left before it answers, and where only our connection to it broke it is told to end
 // `job` (empty: none is known to run), which it would keep for an agent that comes back. The job's
 // result stays owed to its origin. Not where the sandbox is being removed: then its supervisor was
-// told to go.
+// told to go. Tries until it is done, the sandbox is gone or the agent stops.
 protocol::os::awaitable<void> recover(Services& services, std::string sandbox, std::string user,
                                       std::string job);
 

@@ -30,7 +30,8 @@ struct Sandboxes::Entry {
   protocol::os::Wakeup changed;  // made, ended, or a user left
 };
 
-// Reads what a supervisor says until so many `ended` have come, or it is gone.
-awaitable<void> read_ended(protocol::os::FrameStream& frames, std::size_t count);
+// Reads what a supervisor says until so many `ended` have come, or it is gone: `count` is then what
+// has not come.
+awaitable<void> read_ended(protocol::os::FrameStream& frames, std::size_t& count);
 
 }  // namespace agent

@@ -92,7 +92,7 @@ std::string describe(const wire::Unpulled& lost) {
 
 }  // namespace
 
-awaitable<void> read_ended(os::FrameStream& frames, std::size_t count) {
+awaitable<void> read_ended(os::FrameStream& frames, std::size_t& count) {
   while (count > 0) {
     auto frame = co_await frames.read();
     if (!frame || !*frame) {
@@ -244,8 +244,9 @@ awaitable<result<void>> Sandboxes::shut_down(std::string id) {
   }
   os::FrameStream& frames = *connection->frames;
   frames.send(0, wire::Shutdown{});
-  bool in_time =
-      co_await within(ex_, kShutdownLimit, read_ended(frames, 1), [&frames] { frames.close(); });
+  std::size_t left = 1;
+  std::function<void()> cut = [&frames] { frames.close(); };
+  bool in_time = co_await within(ex_, kShutdownLimit, read_ended(frames, left), cut);
   if (!in_time) {
     co_return Failure(Errc::busy, "sandbox " + id + " does not end what runs in it");
   }

@@ -224,9 +224,10 @@ awaitable<void> Session::wind_up() {
       log::peer("client_vanished", {{"sandbox", sandbox_}, {"user", user_}});
       auto running = found->second;
       bool reaped = co_await running->hang_up();
-      if (!reaped && running->was_open()) {
-        co_await recover_command();
-      }
+      lost_ = !reaped && running->was_open();
+    }
+    if (lost_) {
+      co_await recover_command();
     }
   }
   while (recovering_ > 0) {

@@ -178,6 +178,7 @@ void Session::on_supervisor_gone(std::uint64_t grant, const Failure& failure) {
   relays_.erase(grant);
   auto cut = results_open_.extract(grant);
   if (ending_) {
+    lost_ |= was_open && grant == steps_.grant() && steps_.holds();
     return;
   }
   // Their packs will not come to their end by themselves.

@@ -178,6 +178,7 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   protocol::os::Wakeup changed_;                                 // of the two counts
   int recovering_ = 0;   // supervisors that were killed: what they ran is being ended
   int background_ = 0;   // coroutines of this session beside its reader
+  bool lost_ = false;    // the supervisor went while the session ended, with steps under its lock
   bool ending_ = false;  // nothing more is relayed, and nothing given back before the job is reaped
 };
 

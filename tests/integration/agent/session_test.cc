@@ -1,6 +1,9 @@
 // The session channel, with the test as the supervisor: what passes when, and when the lock goes
 // back.
+#include <fstream>
+
 #include "agent/authorized_keys.h"
+#include "tests/support/agent_process.h"
 #include "tests/support/agent_world.h"
 #include "tests/support/catch.h"
 
@@ -420,6 +423,42 @@ TEST_CASE("a supervisor that dies fails what it owed, and the lock goes back") {
   run.client.expect<Skipped>(1);
   run.client.expect<Released>(1);
   next.expect<Granted>(1);
+}
+
+TEST_CASE("the lock of a dead supervisor's command waits for the next supervisor to answer") {
+  TemporaryDirectory directory;
+  auto program = directory / "program";
+  std::ofstream(program) << "#!/bin/sh\necho x >>\"$(dirname \"$0\")/launches\"\nexit 1\n";
+  std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+  AgentWorld world([&](auto& settings) {
+    settings.program = program;
+    settings.serve.isolation = agent::IsolationMode::none;
+  });
+  world.start();
+  Running run(world);
+  auto next = world.session();
+  next.create('a');
+  next.send(1, LockRequested{});
+  next.expect<Queued>(1);
+  SECTION("while its client is there") {
+    run.supervisor.reset();
+    CHECK(run.client.expect<Failed>(1).code == "gone");
+    run.client.expect<Skipped>(1);
+  }
+  SECTION("and when its client goes meanwhile") {
+    run.supervisor.reset();
+    CHECK(run.client.expect<Failed>(1).code == "gone");
+    run.client.vanish();
+  }
+  SECTION("and when its client had gone before") {
+    run.client.vanish();
+    run.supervisor->expect(0, 0, "hangup");
+    run.supervisor.reset();
+  }
+  world.until([&] { return read_text(directory / "launches") == "x\nx\n"; });
+  FakeSupervisor successor(world, world.sandbox('a'));
+  next.expect<Granted>(1);
+  CHECK(successor.connections() == 1);
 }
 
 TEST_CASE("a job that outlives its connection is ended before its lock goes to the next") {
