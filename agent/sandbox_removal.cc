@@ -217,7 +217,7 @@ awaitable<result<void>> Sandboxes::remove_idle_now(std::string id, std::shared_p
 }
 
 // The directory first: a record without one is a removal to be finished, a directory without a
-// record, too.
+// record may hold work of which nothing else is known.
 awaitable<result<void>> Sandboxes::forget(std::string id, std::shared_ptr<Entry> found) {
   if (auto discarded = discard(directory(id)); !discarded) {
     co_return discarded;

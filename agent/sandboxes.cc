@@ -71,8 +71,9 @@ awaitable<result<void>> Sandboxes::load() {
   }
   for (Sandbox& record : *records) {
     std::error_code error;
-    if (!std::filesystem::is_directory(directory(record.id), error)) {
-      // Its removal got as far as this.
+    auto found = std::filesystem::symlink_status(directory(record.id), error);
+    if (found.type() == std::filesystem::file_type::not_found) {
+      // Its removal got as far as this. One that only cannot be looked at keeps its record.
       auto removed = co_await store_.remove_sandbox(record.id);
       if (!removed) {
         co_return removed;
@@ -87,16 +88,28 @@ awaitable<result<void>> Sandboxes::load() {
   }
   std::error_code error;
   for (const auto& found : std::filesystem::directory_iterator(root_, error)) {
-    if (entries_.count(found.path().filename().string()) == 0) {
-      // Its creation never got as far as its record.
-      log::info("sandbox_discarded", {{"sandbox", found.path().filename().string()}});
-      if (auto discarded = discard(found.path()); !discarded) {
-        co_return discarded;
-      }
+    std::string id = found.path().filename().string();
+    if (entries_.count(id) != 0 || !is_sandbox_id(id)) {
+      continue;
+    }
+    if (may_hold_work(id)) {
+      log::warn("sandbox_without_record", {{"directory", found.path().string()}});
+      continue;
+    }
+    // Its creation never got as far as its record.
+    log::info("sandbox_discarded", {{"sandbox", id}});
+    if (auto discarded = discard(found.path()); !discarded) {
+      co_return discarded;
     }
   }
   reclaim(false);
   co_return result<void>();
+}
+
+bool Sandboxes::may_hold_work(const std::string& id) const {
+  std::error_code error;
+  auto store = std::filesystem::symlink_status(directory(id) / "store.git", error);
+  return store.type() != std::filesystem::file_type::not_found;
 }
 
 std::optional<Sandbox> Sandboxes::find(const std::string& id, const std::string& user) const {
@@ -201,6 +214,11 @@ awaitable<result<Sandbox>> Sandboxes::create(wire::Create wanted, std::string us
       co_return there->sandbox;
     }
     co_await there->changed.wait();
+  }
+  if (may_hold_work(wanted.sandbox)) {
+    co_return Failure(Errc::exists, directory(wanted.sandbox).string() +
+                                        " is there already, of a sandbox that this agent has no "
+                                        "record of: move it away to make another");
   }
   if (of(user).size() >= wire::kMaxSandboxes) {
     co_return Failure(Errc::too_large, user + " has " + std::to_string(wire::kMaxSandboxes) +

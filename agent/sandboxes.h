@@ -43,8 +43,9 @@ class Sandboxes {
             Store& store, Supervisors& supervisors);
   ~Sandboxes();
 
-  // Once, before anybody is let in: reads the records, and finishes removals that an earlier agent
-  // began.
+  // Once, before anybody is let in: reads the records, and finishes removals and creations that an
+  // earlier agent began. A directory without a record that may hold work is left alone and warned
+  // of: the database may be an older one, or a new one.
   awaitable<result<void>> load();
   std::vector<std::string> ids() const;
 
@@ -135,6 +136,8 @@ class Sandboxes {
   using Entries = std::map<std::string, std::shared_ptr<Entry>>;
 
   std::shared_ptr<Entry> entry(const std::string& id) const;
+  // Whether a supervisor ever ran there, which is who puts work into it.
+  bool may_hold_work(const std::string& id) const;
   result<void> make_directories(const Sandbox& sandbox) const;
   awaitable<result<void>> shut_down(std::string id);
   awaitable<result<void>> remove_now(std::string id, std::shared_ptr<Entry> entry);

@@ -246,6 +246,28 @@ TEST_CASE("whoever comes while a sandbox is removed finds it gone, never half of
   CHECK_FALSE(fs::exists(world.sandbox('a')));
 }
 
+TEST_CASE("an agent whose database was lost leaves the sandboxes alone that may hold work") {
+  AgentWorld world;
+  for (char digit : {'a', 'b'}) {
+    fs::create_directories(world.sandbox(digit) / "workspace");
+  }
+  fs::create_directories(world.sandbox('a') / "store.git");
+  std::ofstream(world.sandbox('a') / "workspace/file") << "x" << std::flush;
+  fs::create_directories(world.state() / "sandboxes/lost+found");
+  world.start();
+  CHECK(fs::exists(world.sandbox('a') / "workspace/file"));
+  CHECK(fs::exists(world.state() / "sandboxes/lost+found"));
+  CHECK_FALSE(fs::exists(world.sandbox('b')));  // nothing ever ran there
+  // Nor does anybody get it by its id.
+  auto client = world.session();
+  Create create;
+  create.sandbox = sandbox_id('a');
+  client.send(0, create);
+  auto failed = client.expect<Failed>(0);
+  CHECK(failed.code == "exists");
+  CHECK(failed.message.find(world.sandbox('a').string()) != std::string::npos);
+}
+
 TEST_CASE("removals that were cut off are finished, those of a living process left alone") {
   AgentWorld world;
   world.start();
