@@ -1,6 +1,7 @@
 #include "agent/isolation.h"
 
 #include "agent/log.h"
+#include "protocol/os/passed_on.h"
 #include "protocol/os/process.h"
 #include "protocol/wire/quoting.h"
 
@@ -15,12 +16,6 @@ using wire::Failure;
 namespace {
 
 constexpr int kInfoFd = 3, kOutsidePidFd = 4;
-
-// Of the agent's variables, what is passed on: job_spec.cc hands the same ones to jobs.
-bool is_passed_on(const std::string& name) {
-  return name == "PATH" || name == "LANG" || name == "LANGUAGE" || name == "TZ" ||
-         name.starts_with("LC_");
-}
 
 // What the programs of a build with sanitizers are told.
 bool is_for_sanitizers(const std::string& name) {
@@ -54,7 +49,7 @@ result<Isolation> Isolation::open(Settings settings) {
   self.shut_.shown = look_at_system();
   for (const fs::path& path : s.exposed) self.shut_.shown.push_back(given(path));
   for (const auto& [name, value] : s.environment)
-    if (is_passed_on(name) || is_for_sanitizers(name)) self.shut_.environment[name] = value;
+    if (os::is_passed_on(name) || is_for_sanitizers(name)) self.shut_.environment[name] = value;
   if (s.mode == IsolationMode::none) {
     self.why_not_ = "its agent was started with --isolation none";
   } else {

@@ -1,14 +1,11 @@
 #include "agent/schema.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <array>
-#include <cerrno>
 #include <string>
 #include <system_error>
 
 #include "protocol/os/fd.h"
+#include "protocol/os/paths.h"
 
 namespace agent {
 
@@ -107,14 +104,6 @@ result<void> bring_up_to_date(Database& database, std::int64_t done,
   return {};
 }
 
-result<void> sync_directory(const fs::path& directory) {
-  const protocol::os::Fd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd || ::fsync(fd.get()) != 0) {
-    return protocol::os::errno_failure(errno, directory.string());
-  }
-  return {};
-}
-
 // Beside its name first: whatever stands under the name itself is complete.
 result<void> make(const fs::path& file, std::span<const char* const> steps) {
   const fs::path unfinished = file.string() + ".new";
@@ -135,7 +124,7 @@ result<void> make(const fs::path& file, std::span<const char* const> steps) {
   if (::rename(unfinished.c_str(), file.c_str()) != 0) {
     return protocol::os::errno_failure(errno, file.string());
   }
-  return sync_directory(file.parent_path());
+  return protocol::os::sync_directory(file.parent_path());
 }
 
 }  // namespace

@@ -33,7 +33,8 @@ std::span<const std::byte> bytes_of(std::string_view text) {
 }  // namespace
 
 std::string queue_news(const wire::Queued& queued) {
-  std::string text = "sandbox: waiting for the lock, position " + std::to_string(queued.position);
+  std::string text =
+      "sandbox: waiting for the lock, place " + std::to_string(queued.position) + " in line";
   if (!queued.holders.empty()) {
     text += ", held by " + who(queued.holders.front());
   }

@@ -101,11 +101,6 @@ std::string wanted_key(const Arguments& arguments, const Box& box) {
   return key->text();
 }
 
-std::string fingerprint(const std::string& host_key) {
-  auto key = ssh::PublicKey::parse(host_key);
-  return key ? key->fingerprint() : std::string();
-}
-
 // Connects, and returns the box with the host key that it has.
 os::awaitable<Box> checked(Context& context, Box box, std::string wanted) {
   bool by_key = wanted.rfind("SHA256:", 0) != 0;

@@ -1,7 +1,7 @@
 // A box whose agent is reached through its sshd: the user's own ssh runs `sandbox-agent bridge`
 // there, one ssh for each session, and its stdin and stdout are the session's byte stream.
 // ssh_config, jump hosts, certificates and second factors work because it is ssh that does them.
-// What ssh has to say goes to the user's stderr. Wire: protocol/WIRE.md, "Bridge".
+// What ssh has to say goes to the user's stderr. Wire: protocol/WIRE.md, "The bridge".
 #pragma once
 
 #include "cli/connection.h"

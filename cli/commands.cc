@@ -17,6 +17,7 @@ namespace {
 const Option kDir{"dir,d", "DIR", "work as if started in DIR"};
 const Option kId{"id", "ID", "the sandbox with this id, whatever the project and branch"};
 const Option kOpen{"open", nullptr, "print the sandbox's URL, too"};
+const Option kOpenIgnored{"open", nullptr, "accepted and ignored: the URL is always shown"};
 const Option kInit{"init", "KEY=VALUE",
                    "environment of the setup commands, when a sandbox is made; may be repeated"};
 const Option kIsolation{"isolation", "MODE", "auto, bwrap or none: what a new sandbox runs in"};
@@ -61,8 +62,10 @@ const std::vector<Command>& commands() {
        "project and branch.",
        {kDir,
         kId,
-        kOpen,
-        {"wait", "DURATION", "wait until it is ready, also when another process is making it",
+        kOpenIgnored,
+        {"wait", "DURATION",
+         "wait until it is ready when another process is making it, however long that takes; and "
+         "for the lock, without limit or so long",
          "inf"},
         kNoWait,
         kForceCommand,
@@ -79,8 +82,11 @@ const std::vector<Command>& commands() {
        "brings changed files back. Makes the sandbox when there is none.\n"
        "\n"
        "The exit status is the command's, or\n"
+       "    2  the arguments or the configuration cannot be used; nothing was done\n"
        "   75  the sandbox is busy or locked by somebody else; nothing was done\n"
        "  124  waiting for it timed out; nothing was done\n"
+       "  126  the command cannot be run (127: there is no such command)\n"
+       "128+N  signal N ended the command, or us (130: Ctrl+C)\n"
        "  254  the command ended with 0, but not all it changed or printed is here\n"
        "  255  we failed; the message says at what",
        {kDir,
@@ -240,7 +246,8 @@ const std::vector<Command>& commands() {
        "End this project's sandbox and make a new one",
        "reset [CONFIG]",
        "",
-       {kDir, kId, kDiscard, kOpen, kInit, kWaitLock, kNoWait, kForceCommand, kIsolation, kInclude},
+       {kDir, kId, kDiscard, kOpenIgnored, kInit, kWaitLock, kNoWait, kForceCommand, kIsolation,
+        kInclude},
        1,
        false,
        run_reset},

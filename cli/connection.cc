@@ -20,6 +20,11 @@ namespace os = protocol::os;
 namespace ssh = protocol::ssh;
 namespace wire = protocol::wire;
 
+std::string fingerprint(const std::string& host_key) {
+  auto key = ssh::PublicKey::parse(host_key);
+  return key ? key->fingerprint() : wire::printable(host_key, 200);
+}
+
 namespace {
 
 constexpr const char* kSshUser = "sandbox";
@@ -65,11 +70,6 @@ UserError not_connected(const Box& box, const wire::Failure& failure, const ssh:
   }
   return UserError("box", "cannot reach the box " + at + ": " + failure.what,
                    "Is its agent running, and is the address right? Nothing was changed.");
-}
-
-std::string fingerprint(const std::string& host_key) {
-  auto key = ssh::PublicKey::parse(host_key);
-  return key ? key->fingerprint() : wire::printable(host_key, 200);
 }
 
 UserError other_key(const Box& box, const std::string& seen) {

@@ -34,6 +34,9 @@ class Connection {
   Box box_;
 };
 
+// How people compare a host key (SHA256:...); what is no key is shown as it is.
+std::string fingerprint(const std::string& host_key);
+
 // The user's key, made on first use. Throws UserError.
 protocol::ssh::PrivateKey own_key(const Context& context);
 

@@ -53,6 +53,17 @@ std::string option_lines(const std::vector<Option>& rows) {
   return text;
 }
 
+// The variables that we read, but for those of others (CI, XDG_CONFIG_HOME ...).
+std::string variable_lines() {
+  return "  SANDBOX_BOX         what --box says, where it is not given\n"
+         "  SANDBOX_LOCK_WAIT   how long to wait for the lock: seconds, or inf\n"
+         "  SANDBOX_ISOLATION   auto, bwrap or none: for new sandboxes of the local box\n"
+         "  SANDBOX_EXPOSE      PATH:PATH which the local box's sandboxes see\n"
+         "  SANDBOX_STATE_DIR   where sandboxes are remembered\n"
+         "  SANDBOX_USER        your name on the local box\n"
+         "  SANDBOX_SSH         the ssh to run for boxes added with --via-ssh\n";
+}
+
 std::string command_lines(const std::vector<Command>& rows, std::size_t width) {
   std::string text;
   for (const auto& row : rows) {
@@ -71,6 +82,7 @@ std::string overview() {
       "Usage: sandbox [OPTION...] COMMAND [ARGUMENT...]\n\nCommands:\n" +
       command_lines(commands(), 14);
   return text + "\nOptions of every command:\n" + option_lines(global_options()) +
+         "\nEnvironment:\n" + variable_lines() +
          "\n`sandbox COMMAND --help` shows a command's own options.\n"
          "Example: sandbox exec -- make test\n";
 }

@@ -21,14 +21,13 @@ bool write_new(const std::filesystem::path& file, const std::string& text) {
   if (!fd && errno == EEXIST) {
     return false;
   }
-  int error = fd ? 0 : errno;
-  if (fd && ::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    error = errno == 0 ? ENOSPC : errno;
-    ::unlink(file.c_str());
-  }
-  if (error != 0) {
+  if (!fd) {
     throw UserError("config",
-                    "cannot write " + protocol::os::errno_failure(error, file.string()).what);
+                    "cannot write " + protocol::os::errno_failure(errno, file.string()).what);
+  }
+  if (auto written = protocol::os::write_all(fd.get(), text); !written) {
+    ::unlink(file.c_str());
+    throw UserError("config", "cannot write " + file.string() + ": " + written.error().what);
   }
   return true;
 }

@@ -1,4 +1,4 @@
-// Which sandboxes the commands on this laptop are using. A command holds a shared lock on its
+// Which sandboxes the commands on this machine are using. A command holds a shared lock on its
 // sandbox's file (sessions/<id>.lock) from before it asks the box for anything until it ends;
 // whoever removes the sandbox holds it exclusively. The kernel gives both back when their process
 // dies, so that list and prune are right without the network. Lock files are never removed.
@@ -19,7 +19,7 @@
 
 namespace cli {
 
-// What a command on this laptop does with a sandbox.
+// What a command on this machine does with a sandbox.
 struct LocalSession {
   std::string sandbox;
   std::string box;
@@ -54,7 +54,7 @@ class SessionLocks {
                                                              Output& output,
                                                              LocalSession session) const;
 
-  // Does a command on this laptop use it? Makes no file, and disturbs nobody.
+  // Does a command on this machine use it? Makes no file, and disturbs nobody.
   bool in_use(const std::string& sandbox) const;
 
   // The exclusive lock, for whoever removes the sandbox. std::nullopt: it is in use. Throws

@@ -61,7 +61,7 @@ protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(Context& conte
                                                                   EndOptions options,
                                                                   std::string& agent);
 
-// This laptop's hold on a sandbox (session_locks.h), for this command. Throws UserError.
+// This machine's hold on a sandbox (session_locks.h), for this command. Throws UserError.
 protocol::os::awaitable<std::shared_ptr<SessionLock>> hold_sandbox(Context& context,
                                                                    const std::string& id,
                                                                    const std::string& box);

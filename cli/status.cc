@@ -1,4 +1,5 @@
 // sandbox status: this project's sandbox, who uses it, what runs in it.
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "cli/command_runs.h"
@@ -61,6 +62,14 @@ json::object base_json(const Target& target, const Entry* entry, const std::stri
   return answer;
 }
 
+// As list says it, but for this very session, which would count there. What a command left behind
+// (resident) uses nothing.
+bool is_active(const wire::Status& status) {
+  return !status.sandbox.holders.empty() || !status.queue.empty() ||
+         std::any_of(status.jobs.begin(), status.jobs.end(),
+                     [](const wire::JobInfo& job) { return job.state == "running"; });
+}
+
 void say_none(Context& context, const Target& target) {
   if (context.output.json()) {
     context.output.json_line(base_json(target, nullptr, "", "none"));
@@ -78,7 +87,7 @@ void say(Context& context, const Target& target, const Existing& existing,
   Output& output = context.output;
   if (output.json()) {
     json::object answer = base_json(target, &existing.entry, existing.url, sandbox.state);
-    answer["Active"] = !sandbox.holders.empty();
+    answer["Active"] = is_active(status);
     answer["User"] = json_text(sandbox.user);
     answer["CreatedAt"] = json_text(sandbox.created_at);
     answer["UsedAt"] = json_text(sandbox.used_at);

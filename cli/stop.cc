@@ -112,12 +112,13 @@ os::awaitable<Stopped> stop_one(Context& context, Connections& connections, Entr
                         " is forgotten here");
     stopped.failed.reset();
   }
-  if (!stopped.failed && on_record) {
-    auto storage = co_await resolver.lock();
-    if (storage->find_id(entry.id) != nullptr) {
-      storage->erase(entry.id);
-      storage->save();
-    }
+  if (stopped.failed) {
+    co_return stopped;
+  }
+  try {
+    co_await forget_sandbox(context, entry);
+  } catch (const UserError& error) {
+    stopped.failed = error;
   }
   co_return stopped;
 }
@@ -146,21 +147,6 @@ void print(Output& output, const std::vector<Stopped>& all) {
   }
   if (all.empty()) {
     output.line("No sandbox to stop.");
-  }
-}
-
-// The origin store need not remember what such a sandbox had.
-void forget_origin(Context& context, const Entry& entry) {
-  protocol::sync::OriginOptions options;
-  options.work_tree = entry.key.project;
-  options.store = context.paths.origins() / entry.key.origin_name();
-  std::error_code error;
-  if (!std::filesystem::exists(options.store, error) ||
-      !std::filesystem::exists(options.work_tree, error)) {
-    return;
-  }
-  if (auto origin = protocol::sync::Origin::open(options)) {
-    (*origin)->forget(entry.id);
   }
 }
 
@@ -212,11 +198,9 @@ os::awaitable<int> run_stop(Context& context) {
   std::optional<UserError> failed;
   for (const auto& entry : entries) {
     Stopped stopped = co_await stop_one(context, connections, entry);
-    if (!stopped.failed) {
-      forget_origin(context, entry);
-    } else if (failed) {
+    if (stopped.failed && failed) {
       context.output.warn(stopped.failed->what());
-    } else {
+    } else if (stopped.failed) {
       failed = stopped.failed;
     }
     all.push_back(std::move(stopped));

@@ -1,8 +1,7 @@
-# A room is one folder's sources as one library target. A folder without sources is still a target
-# that passes on what it links, so that the others need not ask.
+# A room is one folder's sources as one library target.
 #
-# Sources are globbed, not named: while the rooms are being filled, several people add files at
-# once, and a list is one merge conflict per file. CONFIGURE_DEPENDS checks the globs at each build.
+# Sources are globbed, so a new file needs no line here: CONFIGURE_DEPENDS checks the globs at each
+# build. A glob that finds nothing is a mistake, and an error.
 
 if(SANDBOX_PCH)
   add_library(precompiled OBJECT cmake/precompiled.cc)
@@ -17,9 +16,7 @@ function(room name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
   if(NOT sources)
-    add_library(${name} INTERFACE)
-    target_link_libraries(${name} INTERFACE ${arg_LINK} ${arg_PRIVATE_LINK})
-    return()
+    message(FATAL_ERROR "The room ${name} has no sources in ${CMAKE_CURRENT_SOURCE_DIR}")
   endif()
   add_library(${name} STATIC ${sources})
   target_link_libraries(${name} PUBLIC ${arg_LINK} PRIVATE ${arg_PRIVATE_LINK} compile_options)
@@ -28,13 +25,9 @@ function(room name)
   endif()
 endfunction()
 
-# program(<name> <target>...): the executable of this folder's main.cc, once there is one.
+# program(<name> <target>...): the executable of this folder's main.cc.
 function(program name)
-  file(GLOB main CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/main.cc)
-  if(NOT main)
-    return()
-  endif()
-  add_executable(${name} ${main})
+  add_executable(${name} main.cc)
   target_link_libraries(${name} PRIVATE
     ${ARGN} compile_options sanitizer_options_of_programs)
 endfunction()

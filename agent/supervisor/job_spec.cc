@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "protocol/os/beneath.h"
+#include "protocol/os/passed_on.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
 
@@ -18,12 +19,6 @@ using wire::Failure;
 namespace {
 
 bool has_nul(const std::string& text) { return text.find('\0') != std::string::npos; }
-
-// Of this process's own, what a job may know: where programs are, and in which language they speak.
-bool is_passed_on(const std::string& name) {
-  return name == "PATH" || name == "LANG" || name == "LANGUAGE" || name == "TZ" ||
-         name.starts_with("LC_");
-}
 
 bool is_beneath(const fs::path& relative) {
   if (relative.is_absolute()) return false;
@@ -107,7 +102,7 @@ result<JobSpec> make_job_spec(const wire::Exec& exec, const Directory& directory
   }
 
   for (const auto& [name, value] : environment)
-    if (is_passed_on(name)) spec.env[name] = value;
+    if (os::is_passed_on(name)) spec.env[name] = value;
   spec.env.emplace("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
   spec.env["HOME"] = directory.home().native();
   spec.env["USER"] = spec.env["LOGNAME"] = os::user_name();

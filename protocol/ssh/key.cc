@@ -21,12 +21,9 @@ std::shared_ptr<ssh_key_struct> share(ssh_key key) { return {key, LibsshDeleter{
 
 Failure system_failure(const std::string& what) { return os::errno_failure(errno, what); }
 
-result<void> write_all(int fd, std::string_view bytes, const std::string& name) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return system_failure(name);
-    bytes.remove_prefix(static_cast<std::size_t>(written));
+result<void> write_durably(int fd, std::string_view bytes, const std::string& name) {
+  if (auto written = os::write_all(fd, bytes); !written) {
+    return Failure(written.error().code, name + ": " + written.error().what);
   }
   if (::fsync(fd) != 0) return system_failure(name);
   return {};
@@ -65,7 +62,7 @@ result<void> write_public(std::filesystem::path file, const PublicKey& key,
   const std::string line = key.text() + (comment.empty() ? "" : " " + comment) + "\n";
   auto temporary = Temporary::beside(file, 0644);
   if (!temporary) return temporary.error();
-  if (auto written = write_all(temporary->fd(), line, file.string()); !written) return written;
+  if (auto written = write_durably(temporary->fd(), line, file.string()); !written) return written;
   if (::rename(temporary->name().c_str(), file.c_str()) != 0) return system_failure(file.string());
   return {};
 }

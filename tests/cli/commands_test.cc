@@ -1,6 +1,10 @@
 #include "cli/commands.h"
 
 #include <cctype>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -8,6 +12,7 @@
 #include "cli/error.h"
 #include "cli/help.h"
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 
 namespace {
 
@@ -92,7 +97,48 @@ TEST_CASE("help is made from the rows and fits a terminal") {
       CHECK(cli::help(row).find("--" + name.substr(0, name.find(','))) != std::string::npos);
     }
   }
-  CHECK(std::count(overview.begin(), overview.end(), '\n') < 40);
+  CHECK(std::count(overview.begin(), overview.end(), '\n') < 50);
+}
+
+TEST_CASE("the overview names every variable of ours that is read") {
+  std::regex literal("\"(SANDBOX_[A-Z_]*[A-Z])\"");
+  std::set<std::string> read;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(SANDBOX_SOURCE_DIR) / "cli")) {
+    std::ifstream file(entry.path());
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    for (std::sregex_iterator each(text.begin(), text.end(), literal), end; each != end; ++each) {
+      read.insert((*each)[1]);
+    }
+  }
+  CHECK(read.count("SANDBOX_BOX") == 1);
+  for (const auto& variable : read) {
+    INFO(variable);
+    CHECK(cli::overview().find("\n  " + variable + " ") != std::string::npos);
+  }
+}
+
+TEST_CASE("an option that does nothing says so") {
+  for (const auto& row : cli::commands()) {
+    for (const auto& option : row.options) {
+      if (std::string(option.name) == "open") {
+        INFO(row.name);
+        bool read = std::string(row.name) == "exec";
+        CHECK((std::string(option.help).find("ignored") == std::string::npos) == read);
+      }
+    }
+  }
+}
+
+TEST_CASE("exec's help says what each status of ours means") {
+  for (const auto& row : cli::commands()) {
+    if (std::string(row.name) != "exec") continue;
+    for (const char* status :
+         {"    2  ", "   75  ", "  124  ", "  126  ", "128+N  ", "  254  ", "  255  "}) {
+      INFO(status);
+      CHECK(cli::help(row).find("\n" + std::string(status)) != std::string::npos);
+    }
+  }
 }
 
 TEST_CASE("a noun's verb is a command of its own, and without one the noun is") {

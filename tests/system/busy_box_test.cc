@@ -243,6 +243,21 @@ TEST_CASE("nobody's command comes in between two setup commands, and a failed on
   }
 }
 
+TEST_CASE("a sandbox whose command waits in line for another's is active: status and list agree") {
+  Team team;
+  Running holder = team.hold(team.alice);
+  Running waiting = team.bob.start({"exec", "--wait", "--", "true"});
+  REQUIRE(waiting.err_has("waiting for the lock"));
+  auto status = boost::json::parse(team.bob.run({"status", "--json"}).out);
+  CHECK(status.at("Holders").as_array().empty());
+  CHECK(status.at("Active") == true);
+  auto list = boost::json::parse(team.bob.run({"list", "--json"}).out);
+  CHECK(list.at("Sandboxes").at(0).at("Active") == true);
+  Team::end(holder);
+  CHECK(waiting.wait().status == 0);
+  CHECK(boost::json::parse(team.bob.run({"status", "--json"}).out).at("Active") == false);
+}
+
 TEST_CASE("a CI job waits in line where a person is refused, and gives up in time", "[X10]") {
   Team team;
   Running holder = team.hold(team.alice);
