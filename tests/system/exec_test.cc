@@ -313,7 +313,7 @@ TEST_CASE("the directory is the same as here, unless --cwd says otherwise") {
   CHECK(from_dir.out.find("/workspace/a\n") != std::string::npos);
 }
 
-TEST_CASE("--cwd of a directory that is nowhere is an error that names it, and makes nothing") {
+TEST_CASE("a --cwd that is nowhere is an error that names it, and makes nothing") {
   Machine machine;
   machine.make_repository();
   auto typo = machine.run({"exec", "--cwd", "tpyo", "--", "pwd"});
