@@ -16,6 +16,17 @@ namespace wire = protocol::wire;
 
 namespace {
 
+// What it did to the files here, as exec tells it.
+void tell(Output& output, const CycleOutcome& outcome) {
+  for (const auto& line : describe_outcome(outcome)) {
+    if (line.warning) {
+      output.warn(line.text);
+    } else {
+      output.note(line.text);
+    }
+  }
+}
+
 UserError another_agent(const Entry& entry) {
   return UserError(
       "agent",
@@ -216,6 +227,8 @@ os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool fi
   if (outcome.refused) {
     throw refused_error(*outcome.refused, target_.key.box);
   }
+  tell(context_.output,
+       outcome);  // before anything ends the sandbox, and with it what is kept there
   std::string name = "the setup command `" + wire::printable(command, 200) + "`";
   std::string next = "Mend it and start again; no sandbox was left behind.";
   if (outcome.failed) {
@@ -226,7 +239,8 @@ os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool fi
   if (outcome.exited && !succeeded && !last) {
     Cycle give_back;
     give_back.sync = false;
-    co_await client_->run(origin_, std::move(give_back));
+    CycleOutcome result = co_await client_->run(origin_, std::move(give_back));
+    tell(context_.output, result);
   }
   if (interruptions.last() && !succeeded) {
     throw UserError("setup", name + " was interrupted", "No sandbox was left behind.",
@@ -239,11 +253,6 @@ os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool fi
   if (outcome.exited && outcome.exited->status != 0) {
     throw UserError("setup", name + " failed with status " + std::to_string(outcome.exited->status),
                     next);
-  }
-  if (!outcome.all_brought_back()) {
-    context_.output.warn("not all that the setup changed could be brought back" +
-                         (outcome.not_merged.empty() ? std::string() : ": " + outcome.not_merged) +
-                         "; `sandbox pull` tries again");
   }
 }
 

@@ -89,6 +89,18 @@ TEST_CASE("setup runs once, with env and --init, and its output is shown") {
   CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
 }
 
+TEST_CASE("what setup changes here is told, also when it fails") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / "old", "old\n");
+  write_text(machine.project() / ".sandbox.yml", "setup: [echo new > new; rm old, exit 4]\n");
+  auto failed = machine.run({"start"});
+  CHECK(failed.status == 255);
+  CHECK(failed.err.find("brought back 1 file: new") != std::string::npos);
+  CHECK(failed.err.find("deleted here, too, 1 file: old") != std::string::npos);
+  CHECK(failed.err.find("exit 4") != std::string::npos);
+}
+
 TEST_CASE("a setup that fails ends the start, names the command and leaves nothing") {
   Machine machine;
   machine.make_repository();
