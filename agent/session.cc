@@ -93,7 +93,7 @@ awaitable<void> Session::run_greeted() {
 awaitable<void> Session::on_frame(Frame frame) {
   if (frame.kind != FrameKind::control) {
     if (auto attached = attached_.find(frame.request); attached != attached_.end()) {
-      attached->second->relay->forward(std::move(frame));
+      forward(*attached->second->relay, std::move(frame));
       co_return;
     }
     if (frame.kind == FrameKind::pack || frame.kind == FrameKind::input ||

@@ -1,6 +1,8 @@
 // Detached jobs, with the test as the supervisor: whose lock it is when, and what is on the disk.
+#include "agent/relay.h"
 #include "agent/store.h"
 #include "protocol/os/paths.h"
+#include "protocol/wire/limits.h"
 #include "tests/support/agent_world.h"
 #include "tests/support/catch.h"
 
@@ -291,6 +293,24 @@ TEST_CASE("attach brings all output under the client's credit, and ends nothing 
 }
 
 // ---- kill
+
+TEST_CASE("input for an attached job that nobody takes is not piled up in the agent") {
+  World world;
+  auto detached = world.detach();
+  auto client = world.session();
+  client.send(4, Attach{kJob, "alice"});
+  world.supervisor->expect(2, 4, "attach");
+  world.supervisor->connection(2).reading = false;
+  const std::string bytes(kMaxBulkBytes, 'x');
+  // As much, and what is on its way to a supervisor that does not read.
+  constexpr std::size_t kTooMuch = agent::kMaxRelayBytes + 1024 * 1024;
+  for (std::size_t sent = 0; sent < kTooMuch; sent += bytes.size()) {
+    client.frames().forward({FrameKind::input, 4, bytes});
+  }
+  auto failed = client.expect<Failed>(0);
+  CHECK(failed.step == "session");
+  CHECK(failed.code == "too_large");
+}
 
 TEST_CASE("kill answers when the job is reaped and its lock is free") {
   World world;
