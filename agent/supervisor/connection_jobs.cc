@@ -23,6 +23,8 @@ awaitable<void> Connection::exec(std::uint32_t number, wire::Exec exec) {
   // kept now (a full disk), the command may be what makes room.
   auto others = co_await supervisor_.take_owed_of_others(hello_.origin);
   (void)others;
+  // Somebody else's, where this command was let in beside it: it sees nothing of it, or all.
+  co_await supervisor_.applied();
   if (over()) co_return;
   std::string notice;
   if (exec.detach) {

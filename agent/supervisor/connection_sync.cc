@@ -141,9 +141,11 @@ awaitable<void> Connection::apply(std::uint32_t number) {
     co_return;
   }
   std::string origin = hello_.origin;
+  std::optional<Supervisor::Applying> applying(supervisor_);
   auto work = supervisor_.workspace().run(
       [origin, start](sync::Workspace& workspace) { return workspace.apply(origin, start); });
   auto applied = co_await std::move(work);
+  applying.reset();
   if (!applied) {
     of.failed = true;
     fail(number, step, applied.error());

@@ -200,6 +200,10 @@ bool Supervisor::runs_under_another(const std::string& fence) const {
   });
 }
 
+awaitable<void> Supervisor::applied() {
+  while (applying_ > 0) co_await changed_.wait();
+}
+
 // Newest first: what is beyond either limit goes, but for the latest and what still runs.
 void Supervisor::forget_old_jobs() {
   std::size_t counts[2] = {0, 0};

@@ -89,6 +89,22 @@ class Supervisor {
                                          const protocol::wire::Hello& client, std::string& notice);
   // Whether a command runs that was started under another lock than this.
   bool runs_under_another(const std::string& fence) const;
+  // While one lives a snapshot is being put into the workspace, and no command begins.
+  class Applying {
+   public:
+    explicit Applying(Supervisor& supervisor) : supervisor_(supervisor) { ++supervisor_.applying_; }
+    ~Applying() {
+      --supervisor_.applying_;
+      supervisor_.changed_.notify();
+    }
+    Applying(const Applying&) = delete;
+    Applying& operator=(const Applying&) = delete;
+
+   private:
+    Supervisor& supervisor_;
+  };
+  // Returns when there is none. Start a command before anything else is awaited.
+  awaitable<void> applied();
   // What the workspace holds now, kept for that origin, or what was kept for it before and is later
   // than `merged`; std::nullopt: neither, or no origin.
   awaitable<result<std::optional<protocol::wire::Result>>> take_result(std::string origin,
@@ -138,6 +154,7 @@ class Supervisor {
   std::vector<protocol::os::ProcessInfo> earlier_residents_;
   std::optional<protocol::os::FileLock> in_use_;  // shared, while a job runs
   std::unique_ptr<protocol::os::SignalStream> child_signals_;
+  int applying_ = 0;
   int background_ = 0;     // coroutines of this object that run
   bool stopping_ = false;  // nothing new begins
   bool stopped_ = false;   // all has ended

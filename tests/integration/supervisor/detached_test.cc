@@ -269,6 +269,25 @@ TEST_CASE("detached jobs' journals are not pushed out by others', nor forgotten 
   CHECK(client->output(1) == "kept\n");
 }
 
+TEST_CASE("no command begins in the middle of another lock's sync") {
+  Supervised s;
+  s.script->hold_apply = true;
+  auto first = s.connect("origin", "7.1");
+  first->sync(1, "snapshot", "pack");
+  s.loop.run([](Supervised& world) -> os::awaitable<void> {
+    while (!world.script->applying)
+      co_await os::pause(world.loop.executor(), std::chrono::milliseconds(1));
+  }(s));
+  auto forced = s.connect("", "7.2");
+  forced->exec(1, "exit 4");
+  forced->send(0, wire::StatusRequest{});
+  forced->expect<wire::Status>();
+  CHECK_FALSE(happened(forced->order, "started"));
+  s.script->release();
+  first->expect<wire::Applied>();
+  CHECK(forced->expect<wire::Exited>().status == 4);
+}
+
 TEST_CASE("nothing is synced while a command under another lock runs, and its own are no matter") {
   Supervised s;
   auto forced = s.connect("origin", "7.2");

@@ -171,6 +171,7 @@ TEST_CASE("while one connection syncs, another's job and signals go on, and no t
   s.script->hold_apply = true;
   auto one = s.connect("a"), two = s.connect("b");
   two->exec(1, "while read line; do echo \"<$line>\"; done; exit 4");
+  two->expect<wire::Started>();
   one->sync(1, "s1", "pack");
   s.loop.run([](Supervised& world) -> os::awaitable<void> {
     while (!world.script->applying) co_await os::pause(world.loop.executor(), 1ms);
