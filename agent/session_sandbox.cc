@@ -265,6 +265,11 @@ awaitable<void> Session::on_end_if_idle(wire::End end) {
     fail(0, "end", Failure(Errc::not_found, "no sandbox " + wire::printable(id, 80)));
     co_return;
   }
+  if (ours && (steps_.busy() || recovering_ > 0)) {
+    // Nothing of it may be cut short before it is decided that the sandbox goes.
+    fail(0, "end", Failure(Errc::busy, "this session's own command is not over"));
+    co_return;
+  }
   Sandboxes::IdleRemoval how;
   how.keep_unpulled = end.keep_unpulled;
   how.dry_run = end.dry_run;
@@ -298,6 +303,8 @@ awaitable<void> Session::on_end_if_idle(wire::End end) {
     use_ = std::move(*again);
   } else if (ours) {
     sandbox_.clear();
+    services_.locks.release(owner_.id());
+    steps_.freed();
   }
   if (!removed) {
     fail(0, "end", removed.error());

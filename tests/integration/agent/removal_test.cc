@@ -187,6 +187,45 @@ TEST_CASE("the last session removes its own sandbox, and goes on when it may not
   CHECK_FALSE(fs::exists(world.sandbox('a')));
 }
 
+TEST_CASE("a session that removes its own idle sandbox gives its lock back with it") {
+  AgentWorld world([](auto& settings) { settings.serve.slots = 1; });
+  world.start();
+  auto client = world.session();
+  client.create('a');
+  client.send(1, LockRequested{});
+  client.expect<Granted>(1);
+  auto next = world.session();
+  next.create('b');
+  next.send(1, LockRequested{});
+  next.expect<Queued>(1);
+  client.send(0, if_idle('a'));
+  client.expect<Ended>(0);
+  next.expect<Granted>(1);
+}
+
+TEST_CASE("a session whose command is not over is told so, and its command is left alone") {
+  AgentWorld world;
+  world.start();
+  auto client = world.session();
+  client.create('a');
+  FakeSupervisor supervisor(world, world.sandbox('a'));
+  client.send_command(1, "make");
+  client.expect<Granted>(1);
+  supervisor.expect(0, 1, "exec");
+  supervisor.send(0, 1, Started{"job", 1});
+  client.expect<Started>(1);
+  for (bool dry_run : {true, false}) {
+    client.send(0, if_idle('a', false, dry_run));
+    CHECK(client.expect<Failed>(0).code == "busy");
+  }
+  supervisor.send(0, 1, Exited{});
+  supervisor.send(0, 1, Unchanged{});
+  client.expect<Exited>(1);
+  client.expect<Unchanged>(1);
+  client.expect<Released>(1);
+  CHECK_FALSE(supervisor.has(0, "0 hangup"));
+}
+
 TEST_CASE("what was never pulled keeps a sandbox, and whoever comes meanwhile waits and finds it") {
   AgentWorld world;
   world.start();
