@@ -66,7 +66,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   awaitable<void> request_lock(Channel channel);
   awaitable<void> end_sandbox(Channel channel);
 
-  // The sandbox of this connection, the same for all its channels while it exists.
+  // The sandbox of this connection, the same for all its channels, also when it was ended.
   result<std::string> pick();
   StockLock& lock();
   std::optional<wire::Refused> refuses_plain();
@@ -147,12 +147,16 @@ StockLock& Connection::lock() {
 }
 
 result<std::string> Connection::pick() {
-  if (picked_.empty() || !services_.sandboxes.find(picked_, user_)) {
+  if (picked_.empty()) {
     auto sandbox = services_.sandboxes.resolve(connection_->user(), user_);
     if (!sandbox) {
       return sandbox.error();
     }
     picked_ = sandbox->id;
+  } else if (!services_.sandboxes.find(picked_, user_)) {
+    // Another of that name may be the caller's latest by now: it is not what was locked here.
+    return Failure(Errc::not_found,
+                   "the sandbox of this connection was ended; connect anew for another");
   }
   return picked_;
 }

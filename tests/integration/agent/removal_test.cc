@@ -226,6 +226,42 @@ TEST_CASE("a session whose command is not over is told so, and its command is le
   CHECK_FALSE(supervisor.has(0, "0 hangup"));
 }
 
+TEST_CASE("a stock connection whose sandbox was ended does not go over to another one") {
+  AgentWorld world;
+  world.start();
+  auto owner = world.session();
+  owner.create('a');
+  auto stock = world.connect("sandbox");
+  auto told = [&](const std::string& command) {
+    std::string errors;
+    std::function<void(std::string_view)> note = [&errors](std::string_view text) {
+      errors += text;
+    };
+    auto stream = world.loop.run(stock->exec(command, note));
+    REQUIRE(stream);
+    std::byte buffer[64];
+    auto count = world.loop.run((*stream)->read_some(buffer));
+    while (count && *count > 0) {
+      count = world.loop.run((*stream)->read_some(buffer));
+    }
+    return errors;
+  };
+  CHECK(told("__rwx_sandbox_lock_requested__").empty());
+  auto other = world.session();
+  other.create('b');
+  FakeSupervisor supervisor(world, world.sandbox('b'));
+  owner.send(0, End{true});
+  owner.expect<Ended>(0);
+  for (const char* command : {"touch ran", "__rwx_sandbox_lock_requested__"}) {
+    CHECK(told(command).find("was ended") != std::string::npos);
+  }
+  CHECK(supervisor.connections() == 0);
+  other.send(0, StatusRequest{});
+  supervisor.expect(0, 0, "status_request");
+  supervisor.send(0, 0, Status{});
+  CHECK(other.expect<Status>(0).sandbox.holders.empty());
+}
+
 TEST_CASE("what was never pulled keeps a sandbox, and whoever comes meanwhile waits and finds it") {
   AgentWorld world;
   world.start();
