@@ -13,6 +13,7 @@
 #include "agent/log.h"
 #include "agent/options.h"
 #include "agent/supervisor/supervisor.h"
+#include "protocol/os/descriptor_limit.h"
 #include "protocol/os/limits.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/process.h"
@@ -87,6 +88,7 @@ int serve(const agent::ServeOptions& options) {
 
   // A daemon outlives the terminal that it was started from.
   std::signal(SIGHUP, SIG_IGN);
+  os::raise_descriptor_limit();
   os::set_escape_handler(log_escape);
   boost::asio::io_context context(1);
   agent::Agent agent(context.get_executor(), std::move(settings));

@@ -18,6 +18,7 @@
 #include <mutex>
 
 #include "protocol/os/child_end.h"
+#include "protocol/os/descriptor_limit.h"
 #include "protocol/os/own_children.h"
 #include "protocol/os/wakeup.h"
 
@@ -254,6 +255,7 @@ result<Process> Process::start(const Spawn& spawn) {
   int error;
   {
     std::lock_guard lock(own_children().mutex);
+    ChildDescriptorLimit limit;
     char** env = spawn.env ? envp.data() : environ;
     error = ::posix_spawn(&state->pid, program->c_str(), actions, &attributes.attributes,
                           argv.data(), env);

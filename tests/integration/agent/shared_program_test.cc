@@ -1,7 +1,9 @@
 // The real agent and its supervisors: detached jobs through every death, and the bridge.
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <fstream>
+#include <list>
 
 #include "protocol/os/fd_stream.h"
 #include "protocol/os/paths.h"
@@ -241,6 +243,33 @@ TEST_CASE("program: nobody runs beside what a killed supervisor has left") {
   }
   CHECK_FALSE(is_alive(pid));
   CHECK_FALSE(std::filesystem::exists(world.file("busy")));
+}
+
+TEST_CASE("program: a low soft limit of open files keeps no client out, and is that of commands") {
+  struct FewFiles {
+    FewFiles() {
+      REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+      rlimit few = before;
+      few.rlim_cur = 128;
+      REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+    }
+    ~FewFiles() { ::setrlimit(RLIMIT_NOFILE, &before); }
+    rlimit before = {};
+  };
+  std::unique_ptr<World> world;
+  {
+    FewFiles limit;
+    world = std::make_unique<World>();
+  }
+  auto client = world->bound();
+  CHECK(client.run(1, "ulimit -Sn").out == "128\n");
+  // Each has a connection and a session lock there.
+  std::list<SessionClient> clients;
+  for (int i = 0; i < 80; ++i) {
+    clients.push_back(world->bound());
+  }
+  clients.back().send(0, InfoRequest{});
+  clients.back().expect<Info>(0);
 }
 
 TEST_CASE("program: nothing new begins under a lock whose supervisor was killed") {
