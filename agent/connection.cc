@@ -1,6 +1,7 @@
 #include "agent/connection.h"
 
 #include <algorithm>
+#include <list>
 
 #include "agent/lifetime.h"
 #include "agent/log.h"
@@ -78,6 +79,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::shared_ptr<StockLock> lock_;  // made when first asked for
   std::string picked_;
   int sync_marks_ = 0;
+  std::list<std::function<void()>> cut_tunnels_;
   std::size_t tasks_ = 0;
   bool over_ = false;
 };
@@ -105,6 +107,11 @@ awaitable<void> Connection::run() {
   }
   over_ = true;
   changed_.notify();
+  for (const auto& cut : cut_tunnels_) {
+    if (cut) {
+      cut();
+    }
+  }
   if (lock_) {
     lock_->gone();
   }
@@ -294,7 +301,9 @@ awaitable<void> Connection::serve_forward(std::shared_ptr<Connection> self,
     request->refuse();
     co_return;
   }
-  co_await serve_tunnel(self->services_, std::move(request), *sandbox, self->user_);
+  auto cut = self->cut_tunnels_.emplace(self->cut_tunnels_.end());
+  co_await serve_tunnel(self->services_, std::move(request), *sandbox, self->user_, *cut);
+  self->cut_tunnels_.erase(cut);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ constexpr std::uint32_t kRequest = 1;
 struct Tunnel {
   std::unique_ptr<os::FrameStream> frames;
   std::unique_ptr<os::ByteStream> client;
+  bool cut = false;  // the sandbox or the client is gone
   bool input_ended = false;
   bool output_ended = false;
 
@@ -112,7 +113,8 @@ bool is_loopback(const std::string& host) {
 
 os::awaitable<void> serve_tunnel(Services& services,
                                  std::unique_ptr<protocol::ssh::ForwardRequest> request,
-                                 std::string sandbox, std::string user) {
+                                 std::string sandbox, std::string user,
+                                 std::function<void()>& cut) {
   if (!is_loopback(request->host())) {
     request->refuse();
     co_return;
@@ -123,10 +125,14 @@ os::awaitable<void> serve_tunnel(Services& services,
   who.verb = "tunnel";
   who.command = "to port " + std::to_string(request->port());
   std::function<void()> close = [weak = std::weak_ptr<Tunnel>(tunnel)] {
-    if (auto ending = weak.lock(); ending && ending->frames) {
-      ending->frames->close();
+    if (auto ending = weak.lock()) {
+      ending->cut = true;
+      if (ending->frames) {
+        ending->frames->close();
+      }
     }
   };
+  cut = close;
   auto use = co_await services.sandboxes.use_when_decided(sandbox, who, close);
   if (!use) {
     request->refuse();
@@ -137,7 +143,7 @@ os::awaitable<void> serve_tunnel(Services& services,
   hello.version = services.info.version;
   auto connection = co_await services.supervisors.connect(services.sandboxes.directory(sandbox),
                                                           std::move(hello));
-  if (!connection) {
+  if (!connection || tunnel->cut) {
     request->refuse();
     co_return;
   }

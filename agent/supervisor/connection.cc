@@ -207,6 +207,8 @@ void Connection::stop_streams() {
   std::erase_if(
       steps_, [](const Step& step) { return !std::holds_alternative<wire::Merged>(step.message); });
   for (JournalReader* reader : readers_) reader->stop();
+  for (const auto& cut : dialling_)
+    if (cut) cut();
   for (const auto& tunnel : dialled_) {
     if (auto stream = tunnel.lock()) stream->close();
   }

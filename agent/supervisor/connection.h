@@ -6,6 +6,8 @@
 #pragma once
 
 #include <deque>
+#include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -117,6 +119,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::shared_ptr<Job> current_;                                  // of the exec step that runs
   std::vector<JournalReader*> readers_;                           // of streams that run
   std::vector<std::weak_ptr<protocol::os::ByteStream>> dialled_;  // tunnels
+  std::list<std::function<void()>> dialling_;                     // what cuts them off before that
   std::size_t buffered_ = 0;
   int background_ = 0;
 };

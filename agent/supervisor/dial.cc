@@ -21,15 +21,23 @@ using wire::FrameKind;
 
 namespace {
 
-// Loopback alone, whichever of its two addresses somebody listens on.
+// Loopback alone, whichever of its two addresses somebody listens on. `cut` is called for an
+// attempt to end early, and empty when there is none.
 awaitable<result<std::unique_ptr<os::ByteStream>>> connect_loopback(os::executor ex,
-                                                                    std::uint16_t port) {
+                                                                    std::uint16_t port,
+                                                                    std::function<void()>& cut) {
   std::string why;
   for (asio::ip::address address : {asio::ip::address(asio::ip::address_v4::loopback()),
                                     asio::ip::address(asio::ip::address_v6::loopback())}) {
     tcp::socket socket(ex);
+    cut = [&socket] {
+      boost::system::error_code ignored;
+      socket.close(ignored);
+    };
     auto [error] = co_await socket.async_connect(tcp::endpoint(address, port),
                                                  asio::as_tuple(asio::use_awaitable));
+    cut = nullptr;
+    if (error == asio::error::operation_aborted) break;
     if (error) {
       if (why.empty()) why = error.message();
       continue;
@@ -47,7 +55,10 @@ awaitable<result<std::unique_ptr<os::ByteStream>>> connect_loopback(os::executor
 
 awaitable<void> Connection::dial(std::shared_ptr<Connection> self, std::uint32_t number,
                                  std::uint16_t port) {
-  auto connected = co_await connect_loopback(self->supervisor_.executor(), port);
+  if (self->over()) co_return;
+  auto cut = self->dialling_.emplace(self->dialling_.end());
+  auto connected = co_await connect_loopback(self->supervisor_.executor(), port, *cut);
+  self->dialling_.erase(cut);
   Request* of = self->request(number);
   if (!of) co_return;
   if (!connected) {

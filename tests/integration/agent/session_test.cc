@@ -1,11 +1,15 @@
 // The session channel, with the test as the supervisor: what passes when, and when the lock goes
 // back.
+#include <atomic>
 #include <fstream>
+#include <future>
+#include <thread>
 
 #include "agent/authorized_keys.h"
 #include "tests/support/agent_process.h"
 #include "tests/support/agent_world.h"
 #include "tests/support/catch.h"
+#include "tests/support/raw_ssh.h"
 
 using namespace test;
 using namespace protocol::wire;
@@ -489,6 +493,36 @@ TEST_CASE("a job that outlives its connection is ended before its lock goes to t
   supervisor.send(1, 0, Ended{});
   client.expect<Released>(1);
   next.expect<Granted>(1);
+}
+
+TEST_CASE("a tunnel that is still being dialled keeps no lock of a stock client that has gone") {
+  AgentWorld world;
+  world.start();
+  auto next = world.session();
+  next.create('a');
+  FakeSupervisor supervisor(world, world.sandbox('a'));
+  std::atomic<bool> dialled = false;
+  auto stock = std::async(std::launch::async, [&, port = world.port(), key = world.key()] {
+    RawSsh client(port);
+    client.login(key);
+    client.run("__rwx_sandbox_lock_requested__");
+    ssh_set_blocking(client.session(), 0);
+    ssh_channel tunnel = ssh_channel_new(client.session());
+    while (!dialled) {
+      ssh_channel_open_forward(tunnel, "127.0.0.1", 80, "127.0.0.1", 0);
+      std::this_thread::yield();
+    }
+  });
+  struct Let {
+    std::atomic<bool>& go;
+    ~Let() { go = true; }
+  } let_go{dialled};
+  supervisor.expect(0, 1, "dial");
+  next.send(1, LockRequested{});
+  next.expect<Queued>(1);
+  dialled = true;
+  next.expect<Granted>(1);
+  stock.get();
 }
 
 TEST_CASE("a result's pack that its supervisor cannot finish comes to an end all the same") {

@@ -1,16 +1,22 @@
 // What a client of a supervisor sees of its command: streams, status, signals, terminals, input.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <fstream>
 
+#include "protocol/os/fd.h"
 #include "protocol/os/subreaper.h"
 #include "tests/support/catch.h"
 #include "tests/support/supervised.h"
 
 using test::Client;
 using test::Supervised;
+namespace os = protocol::os;
 namespace wire = protocol::wire;
 
 namespace {
@@ -374,6 +380,35 @@ TEST_CASE("two connections run at once, each with its own output") {
   CHECK(one->expect<wire::Exited>().status == 0);
   CHECK(one->output(1) == "one\nfirst\n");
   CHECK(two->output(1) == "two\nsecond\n");
+}
+
+TEST_CASE("a tunnel that is still being dialled ends with its connection") {
+  Supervised s;
+  // With its backlog full, whoever comes next waits.
+  os::Fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* name = reinterpret_cast<sockaddr*>(&address);
+  REQUIRE(::bind(listener.get(), name, size) == 0);
+  REQUIRE(::listen(listener.get(), 0) == 0);
+  REQUIRE(::getsockname(listener.get(), name, &size) == 0);
+  std::vector<os::Fd> waiting;
+  pollfd last{};
+  do {
+    waiting.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    last = {waiting.back().get(), POLLOUT, 0};
+    (void)::connect(last.fd, name, size);
+  } while (::poll(&last, 1, 100) == 1 && waiting.size() < 100);
+  REQUIRE(waiting.size() < 100);
+  auto client = s.connect();
+  client->send(2, wire::Dial{ntohs(address.sin_port)});
+  client->send(0, wire::Hangup{});
+  client->expect<wire::Ended>();
+  client.reset();
+  s.supervisor->shutdown();
+  s.wait_stopped();  // with every connection, and all that it began
 }
 
 TEST_CASE("a tunnel reaches a port of the sandbox, and nobody listening is told") {
