@@ -394,7 +394,7 @@ TEST_CASE("a client that floods its command with signals is hung up on, and not 
   run.supervisor->connection(0).reading = false;
   const std::string padded =
       R"(signal {"name":"WINCH","padding":")" + std::string(1000 * 1000, 'x') + "\"}";
-  for (int sent = 0; sent < 6; ++sent) {
+  for (int sent = 0; sent < 7; ++sent) {
     run.client.frames().forward({FrameKind::control, 1, padded});
     auto flushed = world.loop.run(run.client.frames().flush());
     if (!flushed) {
