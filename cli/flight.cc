@@ -185,6 +185,9 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
     co_await receive(flight.origin, flight.request, *result, outcome);
     if (flight.stale) {
       flight.stale = false;
+      if (outcome.wants_whole) {  // all else that was sent under this request is skipped
+        co_await pull_into(flight.origin, outcome);
+      }
       if (!outcome.not_merged.empty()) {
         throw UserError("sync",
                         "cannot bring back what an earlier command changed: " + outcome.not_merged,
@@ -296,6 +299,13 @@ os::awaitable<CycleOutcome> SessionClient::run(std::shared_ptr<Origin> origin, C
   session_->drop(flight.request);
   job_request_ = 0;
   phase_ = Phase::after;
+  if (flight.outcome.wants_whole && !escaped) {
+    try {
+      co_await pull_into(flight.origin, flight.outcome);
+    } catch (const std::exception& error) {
+      session_->close();  // why it was not merged is known already
+    }
+  }
   if (flight.steps && !flight.steps->failure().empty()) {
     throw UserError("sync", "cannot send the work tree: " + flight.steps->failure());
   }

@@ -27,9 +27,10 @@ struct PackReader {
 };
 
 os::awaitable<void> read_pack(asio::thread_pool* pool, std::shared_ptr<Origin> origin, os::Fd in,
+                              std::vector<std::string> shallow,
                               std::shared_ptr<PackReader> reader) {
-  auto work = [origin, in = std::move(in)]() mutable -> wire::result<void> {
-    return origin->read_pack(std::move(in), wire::kMaxPackBytes);
+  auto work = [origin, in = std::move(in), shallow = std::move(shallow)]() mutable {
+    return origin->read_pack(std::move(in), wire::kMaxPackBytes, shallow);
   };
   std::string escaped;
   try {
@@ -56,7 +57,8 @@ os::awaitable<Received> receive_result(os::executor executor, asio::thread_pool&
     co_return pipe.error();
   }
   auto reader = std::make_shared<PackReader>(executor);
-  os::spawn(executor, "result pack", read_pack(&pool, origin, std::move(pipe->read), reader));
+  os::spawn(executor, "result pack",
+            read_pack(&pool, origin, std::move(pipe->read), result.shallow, reader));
   {
     asio::posix::stream_descriptor writer(executor, pipe->write.release());
     bool open = true;

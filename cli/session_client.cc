@@ -112,6 +112,7 @@ os::awaitable<void> SessionClient::receive(std::shared_ptr<Origin> origin, std::
                                               std::move(origin), sandbox_, result);
   if (!received) {
     outcome.not_merged = received.error().what;
+    outcome.wants_whole = received.error().code == wire::Errc::not_found;
     co_return;
   }
   append(outcome.merged, std::move(*received));
@@ -127,11 +128,18 @@ os::awaitable<CycleOutcome> SessionClient::pull(std::shared_ptr<Origin> origin) 
   } else {
     outcome.not_merged = unwritten.error().what;
   }
+  co_await pull_into(std::move(origin), outcome);
+  co_return outcome;
+}
+
+os::awaitable<void> SessionClient::pull_into(std::shared_ptr<Origin> origin,
+                                             CycleOutcome& outcome) {
   for (int round = 0; round < kMostPulls; ++round) {
     std::uint32_t request = session_->new_request();
     auto ask_merged = [origin, sandbox = sandbox_] { return origin->merged(sandbox); };
     std::string merged = co_await os::offload(pool_, std::move(ask_merged));
-    session_->send(request, wire::Pull{merged});
+    bool whole = std::exchange(outcome.wants_whole, false);
+    session_->send(request, wire::Pull{merged, whole});
     bool more = false;
     for (bool answered = false; !answered;) {
       auto incoming = co_await session_->next();
@@ -143,14 +151,22 @@ os::awaitable<CycleOutcome> SessionClient::pull(std::shared_ptr<Origin> origin) 
         continue;
       }
       if (const auto* result = std::get_if<wire::Result>(&incoming.message)) {
-        std::string before = result->result;
+        if (whole) {
+          outcome.not_merged.clear();
+        }
         co_await receive(origin, request, *result, outcome);
-        more = outcome.not_merged.empty();
+        outcome.wants_whole = outcome.wants_whole && !whole;
+        more = outcome.not_merged.empty() || outcome.wants_whole;
         answered = true;
       } else if (std::holds_alternative<wire::Unchanged>(incoming.message)) {
+        if (whole) {
+          outcome.not_merged.clear();
+        }
         answered = true;
       } else if (const auto* failed = std::get_if<wire::Failed>(&incoming.message)) {
-        outcome.failed = *failed;
+        if (outcome.not_merged.empty()) {
+          outcome.failed = *failed;
+        }
         answered = true;
       }
     }
@@ -159,7 +175,6 @@ os::awaitable<CycleOutcome> SessionClient::pull(std::shared_ptr<Origin> origin) 
       break;
     }
   }
-  co_return outcome;
 }
 
 os::awaitable<std::optional<wire::Refused>> SessionClient::lock(const wire::LockRequested& lock) {

@@ -40,7 +40,8 @@ struct CycleOutcome {
   std::string snapshot;                           // what ran
   std::vector<protocol::wire::LeftOut> left_out;  // by the snapshot and by the box
   protocol::sync::MergeReport merged;             // of all results that came back
-  std::string not_merged;   // why a result could not be brought back; empty: it could
+  std::string not_merged;    // why a result could not be brought back; empty: it could
+  bool wants_whole = false;  // that was because of objects that its pack builds on
   std::string output_lost;  // why the command's output could not all be written here; empty: it was
 
   bool not_synced = false;  // forced into a sandbox where another command runs: it ran on what was
@@ -84,7 +85,8 @@ class SessionClient {
   // stands: whatever fails after that is `not_merged`.
   protocol::os::awaitable<CycleOutcome> run(std::shared_ptr<protocol::sync::Origin> origin,
                                             Cycle cycle);
-  // Brings unmerged results, and what of merged ones could not be written, without the lock.
+  // Brings unmerged results, and what of merged ones could not be written, without the lock. A
+  // result whose pack builds on objects that are not here any more is asked for once more, whole.
   protocol::os::awaitable<CycleOutcome> pull(std::shared_ptr<protocol::sync::Origin> origin);
   // Takes the lock alone and keeps it. std::nullopt: granted.
   protocol::os::awaitable<std::optional<protocol::wire::Refused>> lock(
@@ -117,6 +119,9 @@ class SessionClient {
                   const protocol::wire::Failure& why);
   protocol::os::awaitable<Prepared> prepare_again(std::shared_ptr<protocol::sync::Origin> origin);
 
+  // Adds to the outcome, of which it takes `wants_whole`.
+  protocol::os::awaitable<void> pull_into(std::shared_ptr<protocol::sync::Origin> origin,
+                                          CycleOutcome& outcome);
   void on_session_message(const protocol::wire::Message& message);
   protocol::os::awaitable<void> receive(std::shared_ptr<protocol::sync::Origin> origin,
                                         std::uint32_t request, protocol::wire::Result result,

@@ -68,7 +68,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   awaitable<void> merged(protocol::wire::Merged merged);
   // `result` and its pack, under that request.
   awaitable<void> send_result(std::uint32_t number, std::string_view step,
-                              protocol::wire::Result result, std::string merged);
+                              protocol::wire::Result result, std::string merged,
+                              bool whole = false);
   awaitable<void> take_quietly();
 
   // Beside the steps.

@@ -196,7 +196,7 @@ awaitable<void> Connection::pull(std::uint32_t number, wire::Pull pull) {
     frames_.send(number, wire::Unchanged{});
     co_return;
   }
-  co_await send_result(number, "pull", std::move(*later), last);
+  co_await send_result(number, "pull", std::move(*later), last, pull.whole);
 }
 
 awaitable<void> Connection::merged(wire::Merged news) {
@@ -212,7 +212,7 @@ awaitable<void> Connection::merged(wire::Merged news) {
 }
 
 awaitable<void> Connection::send_result(std::uint32_t number, std::string_view step,
-                                        wire::Result news, std::string merged) {
+                                        wire::Result news, std::string merged, bool whole) {
   if (over()) co_return;
   Request& of = *request(number);
   std::string step_name(step);
@@ -224,10 +224,19 @@ awaitable<void> Connection::send_result(std::uint32_t number, std::string_view s
     written = spool.error();
   } else {
     auto work = supervisor_.workspace().run(
-        [news, merged, out = second(*spool)](sync::Workspace& workspace) mutable {
-          return workspace.write_pack(news, merged, std::move(out));
+        [news, merged, whole, out = second(*spool)](
+            sync::Workspace& workspace) mutable -> result<std::vector<std::string>> {
+          if (whole) return workspace.write_whole_pack(news, merged, std::move(out));
+          auto thin = workspace.write_pack(news, merged, std::move(out));
+          if (!thin) return thin.error();
+          return std::vector<std::string>();
         });
-    written = co_await std::move(work);
+    auto shallow = co_await std::move(work);
+    if (shallow) {
+      news.shallow = std::move(*shallow);
+    } else {
+      written = shallow.error();
+    }
   }
   if (over()) co_return;
   if (!written) {

@@ -61,6 +61,8 @@ class BoxWorkspace : public Workspace {
   result<std::optional<wire::Result>> take_result(const std::string& origin) override;
   result<void> write_pack(const wire::Result& result, const std::string& merged,
                           os::Fd out) override;
+  result<std::vector<std::string>> write_whole_pack(const wire::Result& result,
+                                                    const std::string& merged, os::Fd out) override;
   result<wire::Unpulled> unpulled() override;
   void merged(const std::string& origin, const std::string& result) override;
   void tidy() override;

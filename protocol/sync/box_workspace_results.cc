@@ -1,7 +1,9 @@
 // Results: taken, kept until they are merged, packed for their way home.
 #include <algorithm>
+#include <set>
 
 #include "protocol/sync/box_workspace.h"
+#include "protocol/sync/git_output.h"
 #include "protocol/sync/result_message.h"
 
 namespace protocol::sync {
@@ -212,6 +214,29 @@ result<void> BoxWorkspace::write_pack(const wire::Result& result, const std::str
     if (theirs) haves.push_back(result.base);
   }
   return store_->write_pack({result.result}, haves, {}, std::move(out));
+}
+
+result<std::vector<std::string>> BoxWorkspace::write_whole_pack(const wire::Result& result,
+                                                                const std::string& merged,
+                                                                os::Fd out) {
+  if (!is_object_id(result.result)) return Failure(Errc::bad_input, "the result's id");
+  std::vector<std::string> tips{result.result};
+  // The origin merges against it when this result goes on from it.
+  if (is_object_id(merged) && store_->is_complete(merged)) tips.push_back(merged);
+  std::vector<std::string> ends;
+  if (auto known = store_->shallow(); !known.empty()) {
+    std::string input;
+    for (const std::string& tip : tips) input += tip + "\n";
+    auto listed = store_->git().out({"rev-list", "--stdin"}, input);
+    if (!listed) return listed.error();
+    std::set<std::string> boundary(known.begin(), known.end());
+    std::string_view text = *listed;
+    while (auto line = take(text, '\n'))
+      if (boundary.contains(std::string(*line))) ends.emplace_back(*line);
+  }
+  auto written = store_->write_pack(tips, {}, {}, std::move(out));
+  if (!written) return written.error();
+  return ends;
 }
 
 }  // namespace protocol::sync

@@ -21,6 +21,9 @@ using State = ChangeOutcome::State;
 
 namespace {
 
+const std::string kKept(kKeptRefs);
+std::string files_of(const std::string& result) { return kKept + result + std::string(kCopied); }
+
 constexpr int kRounds = 5;  // how often a file may change under us before it is called a conflict
 
 std::optional<Wanted> side(std::uint32_t mode, const std::string& oid) {
@@ -67,6 +70,7 @@ class Merge {
     bool saved = false;  // it has these very bytes already
   };
   result<ConflictPlace> conflict_place(const std::string& path, const std::string& oid);
+  result<std::string> keep(const std::string& name);
   TreeWriter writer() {
     return TreeWriter(context_.root,
                       [this](const std::string& oid, const TreeWriter::Sink& sink) {
@@ -107,19 +111,24 @@ result<MergeReport> Merge::run(const wire::Result& wire_result, std::vector<Unwr
   }
   auto written = write_all(*differences);
   if (!written) return written.error();
+  std::size_t refused_files = report_.refused.size();
   if (!wire_result.commits.empty()) {
     auto fetched = fetch_sandbox_commits(context_, wire_result, report_);
     if (!fetched) return fetched.error();
   }
   if (!report_.complete()) {
-    auto kept = context_.store.set_ref("refs/kept/" + wire_result.result, wire_result.result);
+    auto kept = keep(wire_result.result);
     if (!kept) return kept.error();
+    if (report_.refused.size() > refused_files) {
+      for (const wire::Ref& ref : wire_result.commits)
+        if (context_.store.has(ref.oid)) (void)context_.store.set_ref(kKept + ref.oid, ref.oid);
+    }
     // What was not written is only there.
     auto store = os::Beneath::open(context_.store.directory());
     if (!store) return store.error();
     auto synced = store->sync_all();
     if (!synced) return synced.error();
-    report_.kept.push_back({wire_result.result, context_.store.directory()});
+    report_.kept.push_back({*kept, context_.store.directory()});
   }
   std::set<std::string_view> changed;
   for (const TreeDifference& difference : *differences) changed.insert(difference.path);
@@ -142,8 +151,11 @@ result<MergeReport> Merge::run_again(std::vector<Unwritten>& unwritten) {
   unwritten.clear();
   for (const TreeDifference* difference : put_off_)
     unwritten.push_back({*difference, results.at(difference->path)});
-  if (!unwritten.empty())
-    report_.kept.push_back({unwritten.back().result, context_.store.directory()});
+  if (!unwritten.empty()) {
+    std::string files = context_.store.get_ref(files_of(unwritten.back().result));
+    report_.kept.push_back(
+        {files.empty() ? unwritten.back().result : files, context_.store.directory()});
+  }
   return finish();
 }
 
@@ -166,6 +178,38 @@ result<MergeReport> Merge::finish() {
   std::sort(report_.written.begin(), report_.written.end());
   std::sort(report_.deleted.begin(), report_.deleted.end());
   return std::move(report_);
+}
+
+// A commit of its own with the files that the result made or changed. Its objects are copied: those
+// of the repository that we borrow from go when its owner collects garbage.
+result<std::string> Merge::keep(const std::string& name) {
+  auto differences = context_.store.diff_trees(base_, theirs_);
+  if (!differences) return differences.error();
+  std::vector<TreeChange> changes;
+  for (const TreeDifference& difference : *differences)
+    if (difference.new_mode != 0 && difference.new_mode != kModeSubmodule)
+      changes.push_back({difference.path, difference.new_mode, difference.new_oid});
+  auto make_tree = [&]() -> result<std::string> {
+    ObjectWriter writer(context_.store);
+    auto tree = writer.tree("", changes);
+    if (!tree) return tree;
+    auto finished = writer.finish();
+    if (!finished) return finished.error();
+    return tree;
+  };
+  auto tree = make_tree();
+  if (!tree && tree.error().code == Errc::no_space) return tree;
+  // Names that git makes no tree of: the box's own, then.
+  if (!tree) tree = context_.store.tree_of(theirs_);
+  if (!tree) return tree;
+  auto commit = context_.store.write_commit(*tree, {}, "kept of " + name);
+  if (!commit) return commit;
+  auto copied = context_.store.copy_borrowed(*commit);
+  if (!copied) return copied.error();
+  auto named = context_.store.set_ref(files_of(name), *commit);
+  if (named) named = context_.store.set_ref(kKept + name, name);  // as long as it is whole
+  if (!named) return named.error();
+  return commit;
 }
 
 // What the result changes, without the paths that must not be written.

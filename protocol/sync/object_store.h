@@ -80,6 +80,10 @@ inline constexpr std::string_view kCommitIdentity = "sandbox <sandbox@localhost>
 // A directory's line in git's list of object directories to borrow from.
 std::string alternates_line(const std::filesystem::path& objects);
 
+// What a merge could not write: the only copy of somebody's work.
+inline constexpr std::string_view kKeptRefs = "refs/kept/";
+inline constexpr std::string_view kCopied = "-files";  // after one: the copy of its files
+
 class ObjectStore {
  public:
   struct Options {
@@ -157,7 +161,12 @@ class ObjectStore {
   result<void> adopt(const std::filesystem::path& objects, const std::vector<std::string>& tips,
                      const ImportLimits& limits = {});
 
-  // Packs loose objects and small packs together, drops what no ref reaches. Takes a while.
+  // Keeps a copy of all that `commit` reaches, for as long as the store is there, also of what is
+  // borrowed.
+  result<void> copy_borrowed(const std::string& commit);
+  // Packs loose objects and small packs together, drops what no ref reaches. Takes a while. In a
+  // cache a ref goes when what it reaches was borrowed and is gone, unless it is in kKeptRefs
+  // and has no copy.
   result<void> tidy();
   // Removes object files that a crash of the machine has left empty, so that what they held can be
   // stored anew.

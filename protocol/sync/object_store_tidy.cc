@@ -1,10 +1,14 @@
 // Keeping a store small and sound.
 #include <chrono>
 
+#include "protocol/os/paths.h"
 #include "protocol/sync/object_store.h"
+#include "protocol/sync/workspace_git.h"
 
 namespace protocol::sync {
 
+using wire::Errc;
+using wire::Failure;
 namespace fs = std::filesystem;
 
 void ObjectStore::drop_empty_objects() {
@@ -38,13 +42,27 @@ std::size_t ObjectStore::clutter() const {
   return packs + loose * 256 / 100;
 }
 
+result<void> ObjectStore::copy_borrowed(const std::string& commit) {
+  if (!is_object_id(commit))
+    return Failure(Errc::bad_input, "`" + commit + "` is not an object id");
+  fs::path packs = objects() / "pack";
+  auto packed =
+      git_.out({"pack-objects", "--revs", "--quiet", (packs / "pack").string()}, commit + "\n");
+  if (!packed) return packed.error();
+  std::string name = packed->substr(0, packed->find('\n'));
+  // Without this a repack leaves out again what can be borrowed.
+  return os::write_file(packs / ("pack-" + name + ".keep"), "kept\n");
+}
+
 result<void> ObjectStore::tidy() {
   auto repacked = git_.out({"repack", "-A", "-d", "-l", "-q", "--unpack-unreachable=1.hour.ago"});
   if (!repacked && options_.cache) {
     // Something that a ref reaches is gone, because the repository that we borrow from has dropped
     // it. What a cache no longer has it need not name.
-    for (const auto& [name, oid] : list_refs("refs/"))
-      if (!is_complete(oid)) delete_ref(name);
+    for (const auto& [name, oid] : list_refs("refs/")) {
+      bool copied = !get_ref(name + std::string(kCopied)).empty();
+      if ((copied || !name.starts_with(kKeptRefs)) && !is_complete(oid)) delete_ref(name);
+    }
     repacked = git_.out({"repack", "-A", "-d", "-l", "-q", "--unpack-unreachable=1.hour.ago"});
   }
   if (!repacked) return repacked.error();

@@ -77,7 +77,8 @@ class WorkTreeOrigin : public Origin {
   void forget(const std::string& sandbox) override;
   result<void> write_pack(const Snapshot& snapshot, const std::vector<std::string>& haves,
                           os::Fd out) override;
-  result<void> read_pack(os::Fd in, std::uint64_t max_bytes) override;
+  result<void> read_pack(os::Fd in, std::uint64_t max_bytes,
+                         const std::vector<std::string>& shallow) override;
   std::vector<std::string> sandboxes() override;
   result<MergeReport> merge(const std::string& sandbox, const wire::Result& result) override;
   result<MergeReport> merge_unwritten(const std::string& sandbox) override;
@@ -301,10 +302,18 @@ result<void> WorkTreeOrigin::write_pack(const Snapshot& snapshot,
   return written;
 }
 
-result<void> WorkTreeOrigin::read_pack(os::Fd in, std::uint64_t max_bytes) {
+result<void> WorkTreeOrigin::read_pack(os::Fd in, std::uint64_t max_bytes,
+                                       const std::vector<std::string>& shallow) {
   ImportLimits limits;
   limits.bytes = max_bytes;
-  return store_.read_pack(std::move(in), {}, limits);
+  auto read = store_.read_pack(std::move(in), shallow, limits);
+  if (read || read.error().code != Errc::bad_input) return read;
+  // How index-pack says that what a pack refers to, or builds on, is nowhere.
+  for (const char* words :
+       {"did not receive expected object", "unresolved delta", "missing object"})
+    if (read.error().what.find(words) != std::string::npos)
+      return Failure(Errc::not_found, read.error().what);
+  return read;
 }
 
 result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire::Result& result) {
@@ -323,6 +332,13 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
   auto report = with_context([&](const MergeContext& context) {
     return merge_result(context, before, result, unwritten);
   });
+  if (!report && report.error().code == Errc::bad_input) {
+    // What we know that we had, and have no more.
+    bool ours = result.base == before || result.base == base(sandbox) ||
+                builder_.record(result.base).commit == result.base;
+    bool here = store_.is_complete(result.base) && (before.empty() || store_.is_complete(before));
+    if (ours && !result.base.empty() && !here) return Failure(Errc::not_found, report.error().what);
+  }
   if (!report) return report;
   // First: what is recorded as merged is not asked for again.
   if (had_any || !unwritten.empty()) {

@@ -43,8 +43,8 @@ struct MergeReport {
   std::vector<wire::LeftOut> refused;  // paths that were not written: escapes, .git, folding names,
                                        // unwritable; their content stays in the store
   std::vector<std::string> commits;    // refs/sandbox/... made for commits from the sandbox
-  // Where all of a result that was not merged completely is kept: a commit, and the git directory
-  // that has it. Empty when it was.
+  // Where the files of a result that was not merged completely are kept: a commit with those that
+  // it made or changed, and the git directory that has it. Empty when it was.
   struct Kept {
     std::string commit;
     std::filesystem::path store;
@@ -84,13 +84,17 @@ class Origin {
                                   os::Fd out) = 0;
 
   // Reads a pack from `in` to its end, checks it (index-pack --strict, size limits) and keeps its
-  // objects. Nothing outside the store changes.
-  virtual result<void> read_pack(os::Fd in, std::uint64_t max_bytes) = 0;
+  // objects. Nothing outside the store changes. `shallow`: of a whole pack, commits whose parents
+  // are not in it. Errc::not_found: it builds on objects that are not here any more, because the
+  // repository that they were borrowed from has dropped them; a whole pack is needed.
+  virtual result<void> read_pack(os::Fd in, std::uint64_t max_bytes,
+                                 const std::vector<std::string>& shallow) = 0;
 
   // Merges a result whose pack was read into the work tree: base is what was sent, theirs the box,
   // ours the files as they are now. All on disk (fsynced) when it returns; then records it as
   // merged for this sandbox. Errc::bad_input for a result that is not a commit grown from
-  // `result.base`, no_space or denied with nothing lost.
+  // `result.base`, not_found when what it grew from is not all here any more (a whole pack is
+  // needed), no_space or denied with nothing lost.
   virtual result<MergeReport> merge(const std::string& sandbox, const wire::Result& result) = 0;
   // Tries again what earlier merges of this sandbox could not write; it stays refused while it
   // cannot be. An empty report: there was nothing.

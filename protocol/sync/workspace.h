@@ -68,6 +68,11 @@ class Workspace {
   // then closed.
   virtual result<void> write_pack(const wire::Result& result, const std::string& merged,
                                   os::Fd out) = 0;
+  // The same against nothing: all that the result and `merged` reach. The commits among them whose
+  // parents are not here.
+  virtual result<std::vector<std::string>> write_whole_pack(const wire::Result& result,
+                                                            const std::string& merged,
+                                                            os::Fd out) = 0;
 
   // What would be lost with the workspace: results that no origin has merged, one that is taken now
   // included, and drift.

@@ -798,6 +798,82 @@ TEST_CASE("pull asks until there is nothing more") {
   CHECK(world.origin->last_merged == "r1");
 }
 
+TEST_CASE("a result whose base is gone here is asked for once more, whole") {
+  World world;
+  world.origin->lacks_base = true;
+  auto whole_result = [](Agent& agent) -> os::awaitable<void> {
+    auto asked = co_await agent.expect<wire::Pull>();
+    CHECK(asked.whole);
+    wire::Result whole;
+    whole.result = "r1";
+    whole.shallow = {"end"};
+    agent.say(whole);
+    auto sent = co_await agent.frames.send_bulk(FrameKind::result_pack, agent.request, "whole");
+    CHECK(sent);
+    agent.frames.end_bulk(FrameKind::result_pack, agent.request);
+    auto more = co_await agent.expect<wire::Pull>();
+    CHECK_FALSE(more.whole);
+    agent.say(wire::Unchanged{});
+  };
+  SECTION("by a pull") {
+    world.loop.start(world.play([&](Agent& agent) -> os::awaitable<void> {
+      auto asked = co_await agent.expect<wire::Pull>();
+      CHECK_FALSE(asked.whole);
+      co_await agent.result("r1", "thin");
+      co_await whole_result(agent);
+    }));
+    auto outcome = world.loop.run(world.client->pull(world.origin));
+    CHECK(outcome.all_brought_back());
+  }
+  SECTION("after a command") {
+    auto outcome = world.run([&](Agent& agent) -> os::awaitable<void> {
+      auto sync = co_await agent.expect<wire::SyncStart>();
+      co_await agent.expect<wire::LockReleased>();
+      agent.say(wire::Granted{});
+      agent.applied(sync);
+      co_await agent.run_command("", "", 0);
+      co_await agent.result("r1", "thin");
+      agent.say(wire::Released{});
+      co_await whole_result(agent);
+    });
+    CHECK(outcome.all_brought_back());
+    CHECK(cli::exit_status(outcome) == 0);
+  }
+  SECTION("before a command, when it is an earlier one's") {
+    auto outcome = world.run([&](Agent& agent) -> os::awaitable<void> {
+      co_await agent.expect<wire::SyncStart>();
+      co_await agent.expect<wire::LockReleased>();
+      agent.say(wire::Granted{});
+      agent.say(wire::Stale{"r1"});
+      co_await agent.result("r1", "thin");
+      co_await whole_result(agent);
+      auto sync = co_await agent.expect<wire::SyncStart>();
+      CHECK(sync.merged == "r1");
+      co_await agent.expect<wire::LockReleased>();
+      agent.applied(sync);
+      co_await agent.run_command("", "", 0);
+      agent.say(wire::Unchanged{});
+      agent.say(wire::Released{});
+    });
+    CHECK(outcome.all_brought_back());
+  }
+  CHECK(world.origin->last_merged == "r1");
+}
+
+TEST_CASE("an agent that sends the same pack again is not asked a third time") {
+  World world;
+  world.origin->lacks_base = true;
+  world.loop.start(world.play([](Agent& agent) -> os::awaitable<void> {
+    co_await agent.expect<wire::Pull>();
+    co_await agent.result("r1", "thin");
+    co_await agent.expect<wire::Pull>();
+    co_await agent.result("r1", "thin");
+  }));
+  auto outcome = world.loop.run(world.client->pull(world.origin));
+  CHECK(outcome.not_merged == "the base is not here");
+  CHECK(world.origin->last_merged.empty());
+}
+
 TEST_CASE("a command too large for the wire is refused before anything is sent") {
   World world;
   auto cycle = world.cycle();

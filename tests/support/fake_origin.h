@@ -49,7 +49,8 @@ class FakeOrigin : public protocol::sync::Origin {
     if (fail_pack) return protocol::wire::Failure(protocol::wire::Errc::io, "object missing");
     return {};
   }
-  result<void> read_pack(protocol::os::Fd in, std::uint64_t) override {
+  result<void> read_pack(protocol::os::Fd in, std::uint64_t,
+                         const std::vector<std::string>& shallow) override {
     std::string text;
     char buffer[4096];
     for (ssize_t count = 0; (count = ::read(in.get(), buffer, sizeof buffer)) > 0;) {
@@ -57,6 +58,8 @@ class FakeOrigin : public protocol::sync::Origin {
     }
     if (refuse_pack)
       return protocol::wire::Failure(protocol::wire::Errc::bad_input, "the pack is damaged");
+    if (lacks_base && shallow.empty())
+      return protocol::wire::Failure(protocol::wire::Errc::not_found, "the base is not here");
     happened.push_back("read " + std::to_string(text.size()));
     return {};
   }
@@ -76,6 +79,7 @@ class FakeOrigin : public protocol::sync::Origin {
   std::size_t pack_bytes = 0;
   int snapshots = 0;
   bool fail_snapshot = false, fail_pack = false, refuse_pack = false;
+  bool lacks_base = false;  // until a whole pack comes
 };
 
 }  // namespace test

@@ -111,6 +111,15 @@ result<void> FakeWorkspace::write_pack(const wire::Result&, const std::string&,
   return {};
 }
 
+result<std::vector<std::string>> FakeWorkspace::write_whole_pack(const wire::Result& result,
+                                                                 const std::string& merged,
+                                                                 protocol::os::Fd out) {
+  script_->note("whole " + result.result);
+  auto written = write_pack(result, merged, std::move(out));
+  if (!written) return written.error();
+  return std::vector<std::string>{"end of " + result.result};
+}
+
 wire::result<wire::Unpulled> FakeWorkspace::unpulled() {
   std::lock_guard lock(script_->mutex);
   if (script_->fail_take) return *script_->fail_take;

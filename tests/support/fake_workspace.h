@@ -64,6 +64,9 @@ class FakeWorkspace : public protocol::sync::Workspace {
       const std::string& origin) override;
   protocol::wire::result<void> write_pack(const protocol::wire::Result& result,
                                           const std::string& merged, protocol::os::Fd out) override;
+  protocol::wire::result<std::vector<std::string>> write_whole_pack(
+      const protocol::wire::Result& result, const std::string& merged,
+      protocol::os::Fd out) override;
   protocol::wire::result<protocol::wire::Unpulled> unpulled() override;
   void merged(const std::string& origin, const std::string& result) override;
   void tidy() override;

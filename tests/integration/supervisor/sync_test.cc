@@ -166,6 +166,16 @@ TEST_CASE("pull brings the latest result that the client has not merged") {
   CHECK(client->result_pack(2) == s.script->result_pack);
 }
 
+TEST_CASE("a pull of a whole pack says where its history ends") {
+  Supervised s;
+  auto client = s.connect();
+  s.script->results["origin"] = some_result("r2");
+  client->send(1, wire::Pull{"r1", true});
+  CHECK(client->expect<wire::Result>().shallow == std::vector<std::string>{"end of r2"});
+  client->send(2, wire::Pull{"r1"});
+  CHECK(client->expect<wire::Result>().shallow.empty());
+}
+
 TEST_CASE("while one connection syncs, another's job and signals go on, and no two syncs overlap") {
   Supervised s;
   s.script->hold_apply = true;

@@ -67,7 +67,7 @@ result<void> give_pack(TwoEnds& ends, const std::string& bytes) {
     (void)os::write_all(out.get(), bytes);
     out.reset();
   });
-  auto read = ends.origin().read_pack(std::move(pipe.read), wire::kMaxPackBytes);
+  auto read = ends.origin().read_pack(std::move(pipe.read), wire::kMaxPackBytes, {});
   writer.join();
   return read;
 }

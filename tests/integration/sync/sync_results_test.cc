@@ -1,5 +1,7 @@
 // Results on the box: which of them an origin has, and which it has not.
 
+#include "protocol/sync/git.h"
+#include "protocol/sync/object_store.h"
 #include "tests/integration/sync/two_ends.h"
 
 using namespace sync_test;
@@ -112,4 +114,92 @@ TEST_CASE("what a detached HEAD of the sandbox points at outlives the tidying of
   ends.workspace().tidy();
   CHECK_FALSE(
       git_out(ends.box_store(), {"--git-dir=.", "for-each-ref", "refs/borrowed/" + first}).empty());
+}
+
+namespace {
+
+// The user throws a commit away, and what only it reached is collected.
+void amend_and_collect(const fs::path& repository) {
+  git_out(repository, {"commit", "-q", "--amend", "-m", "amended"});
+  git_out(repository, {"reflog", "expire", "--expire=now", "--expire-unreachable=now", "--all"});
+  git_out(repository, {"gc", "-q", "--prune=now"});
+}
+
+void make_committed(const fs::path& repository) {
+  git_out(repository, {"init", "-q", "-b", "main"});
+  write_file(repository / "file", "one\n");
+  write_file(repository / "dir/other", "other\n");
+  git_out(repository, {"add", "-A"});
+  git_out(repository, {"commit", "-q", "-m", "first"});
+}
+
+}  // namespace
+
+TEST_CASE("a result whose base was collected here comes home in a whole pack") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_committed(ends.laptop());
+  // A tree that nothing but the commit has: a clean work tree's snapshot borrows it.
+  ends.push();
+  std::string sent = git_out(ends.laptop(), {"rev-parse", "HEAD"});
+  write_file(ends.box() / "file", "changed in the sandbox\n");
+  write_file(ends.box() / "new", "made there\n");
+  auto taken = must(ends.workspace().take_result(ends.origin().id()));
+  REQUIRE(taken);
+
+  write_file(ends.laptop() / "dir/other", "edited here\n");
+  git_out(ends.laptop(), {"add", "-A"});
+  amend_and_collect(ends.laptop());
+  REQUIRE_FALSE(git(ends.laptop(), {"cat-file", "-e", sent}).exit.ok());
+  ends.restart();
+
+  auto thin = ends.receive(*taken);
+  if (thin) {
+    auto merged = ends.origin().merge(TwoEnds::kSandbox, *taken);
+    REQUIRE_FALSE(merged);
+    CHECK(merged.error().code == wire::Errc::not_found);
+  } else {
+    CHECK(thin.error().code == wire::Errc::not_found);
+  }
+  must(ends.receive_whole(*taken));
+  auto report = must(ends.origin().merge(TwoEnds::kSandbox, *taken));
+  CHECK(report.complete());
+  CHECK(read_file(ends.laptop() / "file") == "changed in the sandbox\n");
+  CHECK(read_file(ends.laptop() / "new") == "made there\n");
+  CHECK(read_file(ends.laptop() / "dir/other") == "edited here\n");
+  ends.workspace().merged(ends.origin().id(), taken->result);
+  ends.push();
+  CHECK(read_file(ends.box() / "dir/other") == "edited here\n");
+  CHECK_FALSE(ends.pull());
+}
+
+TEST_CASE("what a merge could not write outlives the collection of what it was borrowed from") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_committed(ends.laptop());
+  ends.push();
+  // A name whose content is the user's own, which is borrowed, and one that is new.
+  write_file(ends.box() / "file", "other\n");
+  write_file(ends.box() / "dir/other", "new there\n");
+  write_file(ends.laptop() / "file", "edited here\n");
+  write_file(ends.laptop() / "dir/other", "edited here, too\n");
+  auto report = ends.pull();
+  REQUIRE(report);
+  REQUIRE(report->conflicts.size() == 2);
+  REQUIRE(report->kept.size() == 1);
+  auto kept = report->kept.front();
+  for (const char* saved : {"file", "dir/other"})
+    fs::remove(ends.laptop() / (saved + std::string(sync::kConflictSuffix)));
+
+  git_out(ends.laptop(), {"add", "-A"});
+  amend_and_collect(ends.laptop());
+  auto tools = must(sync::Git::find("git", scratch / "git-version"));
+  auto store = must(sync::ObjectStore::open(
+      tools, {ends.laptop_store(), "sha1", {ends.laptop() / ".git/objects"}, true}));
+  must(store.tidy());
+  must(store.tidy());
+  CHECK(git_out(kept.store, {"--git-dir=.", "show", kept.commit + ":file"}) == "other");
+  CHECK(git_out(kept.store, {"--git-dir=.", "show", kept.commit + ":dir/other"}) == "new there");
+  CHECK(git_out(kept.store, {"--git-dir=.", "for-each-ref", "refs/kept/"}).find(kept.commit) !=
+        std::string::npos);
 }

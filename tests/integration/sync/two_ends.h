@@ -234,10 +234,23 @@ class TwoEnds {
     std::thread writer([&, out = std::move(pipe.write)]() mutable {
       written = workspace().write_pack(result, origin().merged(kSandbox), std::move(out));
     });
-    auto read = origin().read_pack(std::move(pipe.read), wire::kMaxPackBytes);
+    auto read = origin().read_pack(std::move(pipe.read), wire::kMaxPackBytes, {});
     writer.join();
     if (!read) return read;
     return written;
+  }
+  // The same, of all that it reaches.
+  result<void> receive_whole(wire::Result& result) {
+    // Known when the pack is complete; the laptop has to know it before.
+    fs::path spool = box_store_.parent_path() / "spool";
+    os::Fd file(::open(spool.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    REQUIRE(file);
+    os::Fd out(::fcntl(file.get(), F_DUPFD_CLOEXEC, 3));
+    auto ends = workspace().write_whole_pack(result, origin().merged(kSandbox), std::move(out));
+    if (!ends) return ends.error();
+    result.shallow = *ends;
+    ::lseek(file.get(), 0, SEEK_SET);
+    return origin().read_pack(std::move(file), wire::kMaxPackBytes, result.shallow);
   }
   // std::nullopt: the box has nothing new.
   std::optional<sync::MergeReport> pull() {
