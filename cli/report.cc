@@ -155,7 +155,15 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
   }
   lines.clear();
   for (const auto& commit : outcome.merged.commits) {
-    lines.push_back("sandbox: commits made in the sandbox are here as " + printable(commit, 200));
+    std::string name = printable(commit, 200);
+    if (commit.starts_with("refs/sandbox/stash/")) {
+      lines.push_back("sandbox: what was stashed in the sandbox is here as " + name +
+                      ": `git stash apply " + name + "`");
+    } else if (commit.starts_with("refs/sandbox/tags/")) {
+      lines.push_back("sandbox: a tag made in the sandbox is here as " + name);
+    } else {
+      lines.push_back("sandbox: commits made in the sandbox are here as " + name);
+    }
   }
   add_lines(report, false, std::move(lines));
   lines.clear();

@@ -33,7 +33,14 @@ inline constexpr std::string_view kDrift = "refs/drift/";  // NUMBER
 inline constexpr std::string_view kBorrowed =
     "refs/borrowed/";  // what the workspace's .git points at
 
+// What results name and no commit reaches, by its id: annotated tags, and tags of no commit.
+inline constexpr std::string_view kTagged = "refs/tagged/";
+
 std::string numbered(std::uint64_t number);  // as in those names
+
+// Tags and stashes of the workspace's .git: no sync touches them, so that one which was not brought
+// home is there for the next result as well.
+bool is_never_overwritten(std::string_view name);
 
 class BoxWorkspace : public Workspace {
  public:
@@ -78,8 +85,8 @@ class BoxWorkspace : public Workspace {
   }
   std::uint64_t next_number(std::string_view prefix) const;
   std::optional<wire::Result> read_result(const std::string& oid) const;
-  // Commits that the workspace's .git points at and that were made there, brought into the store.
-  // Those that cannot be are named in `left_out`.
+  // What the workspace's .git points at and was made there (branches, tags, stashes), brought into
+  // the store. What cannot be is named in `left_out`.
   std::vector<wire::Ref> moved_commits(const RepositoryRefs& now,
                                        std::vector<wire::LeftOut>& left_out);
   result<void> keep_drift(const std::string& tree, wire::Applied& applied,
@@ -91,6 +98,11 @@ class BoxWorkspace : public Workspace {
   void name_staged(const RepositoryRefs& now, const WorkspaceState& state,
                    std::vector<wire::LeftOut>& left_out) const;
   std::string shallow_text() const;
+  // `base`, and those of `commits` that are commits. The others get a ref of their own.
+  result<std::vector<std::string>> parents_of_result(const std::string& base,
+                                                     const std::vector<wire::Ref>& commits);
+  void drop_tagged();
+  std::vector<std::string> tips_of(const std::string& result) const;
 
   WorkspaceOptions options_;
   Git git_;

@@ -106,7 +106,8 @@ result<wire::Applied> BoxWorkspace::apply(const std::string& origin, const wire:
       if (commit) kept.insert(commit->parents.begin(), commit->parents.end());
     }
     for (wire::Ref& ref : moved_commits(now, unreadable))
-      if (!kept.contains(ref.oid)) lost.push_back(std::move(ref));
+      if (!kept.contains(ref.oid) && !is_never_overwritten(ref.name))
+        lost.push_back(std::move(ref));
     answer.left_out = std::move(unreadable);
     name_staged(now, state, answer.left_out);
   }
@@ -178,7 +179,15 @@ result<void> BoxWorkspace::write_git(const wire::SyncStart& sync, const AppliedT
   if (!written) return written;
   written = write_index(git, sync, applied, state);
   if (!written) return written;
-  state.seen = git.read();
+  RepositoryRefs seen = git.read();
+  if (!state.sync.snapshot.empty()) {
+    std::erase_if(seen.refs, [&](const auto& ref) {
+      auto earlier = state.seen.refs.find(ref.first);
+      bool unseen = earlier == state.seen.refs.end() || earlier->second != ref.second;
+      return unseen && is_never_overwritten(ref.first);
+    });
+  }
+  state.seen = std::move(seen);
   return {};
 }
 

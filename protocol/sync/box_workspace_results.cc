@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kMaxMoved = 256;  // branches of which one result tells
+constexpr std::size_t kMaxMoved = 256;  // branches, stashes and tags of which one result tells
 
 bool same(const std::vector<wire::Ref>& a, const std::vector<wire::Ref>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
@@ -25,6 +25,10 @@ bool same(const std::vector<wire::Ref>& a, const std::vector<wire::Ref>& b) {
 }
 
 }  // namespace
+
+bool is_never_overwritten(std::string_view name) {
+  return name.starts_with("refs/tags/") || name.starts_with("refs/stash/");
+}
 
 std::optional<wire::Result> BoxWorkspace::read_result(const std::string& oid) const {
   auto commit = store_->read_commit(oid);
@@ -48,8 +52,14 @@ void BoxWorkspace::merged(const std::string& origin, const std::string& result) 
   auto found =
       std::find_if(refs.begin(), refs.end(), [&](const auto& ref) { return ref.second == result; });
   if (found == refs.end()) return;
-  // Its next result grows from this one, when no snapshot was applied in between.
   auto commit = store_->read_commit(result);
+  bool seen = false;
+  for (const wire::Ref& ref : commit ? named_commits(commit->message) : std::vector<wire::Ref>()) {
+    if (!is_never_overwritten(ref.name)) continue;
+    state_.seen.refs[ref.name] = ref.oid;
+    seen = true;
+  }
+  // Its next result grows from this one, when no snapshot was applied in between.
   auto before = state_.merged.find(origin);
   if (commit && !commit->parents.empty() &&
       (commit->parents.front() == state_.sync.snapshot ||
@@ -63,8 +73,10 @@ void BoxWorkspace::merged(const std::string& origin, const std::string& result) 
         state_.seen.refs[ref.name] = ref.oid;
       }
     }
-    (void)save_state(state_file(), state_);  // at worst the next result says more than it has to
+    seen = true;
   }
+  // At worst the next result says more than it has to.
+  if (seen) (void)save_state(state_file(), state_);
   // An earlier one that grew from something else is no part of it: another origin's snapshot was
   // applied in between.
   std::string base = commit && !commit->parents.empty() ? commit->parents.front() : std::string();
@@ -74,23 +86,51 @@ void BoxWorkspace::merged(const std::string& origin, const std::string& result) 
                 earlier->parents.front() == base;
     if (part) store_->delete_ref(at->first);
   }
+  drop_tagged();
+}
+
+void BoxWorkspace::drop_tagged() {
+  auto tagged = store_->list_refs(std::string(kTagged));
+  if (tagged.empty()) return;
+  std::set<std::string> named;
+  for (const auto& [name, oid] : store_->list_refs(std::string(kResults)))
+    if (auto result = read_result(oid))
+      for (const wire::Ref& ref : result->commits) named.insert(ref.oid);
+  for (const auto& [name, oid] : tagged)
+    if (!named.contains(oid)) store_->delete_ref(name);
+}
+
+result<std::vector<std::string>> BoxWorkspace::parents_of_result(
+    const std::string& base, const std::vector<wire::Ref>& commits) {
+  std::vector<std::string> parents{base};
+  for (const wire::Ref& ref : commits) {
+    auto type = store_->git().out({"cat-file", "-t", ref.oid});  // read_commit looks through a tag
+    if (!type) return type.error();
+    if (*type != "commit\n") {
+      auto kept = store_->set_ref(std::string(kTagged) + ref.oid, ref.oid);
+      if (!kept) return kept.error();
+    } else if (std::find(parents.begin(), parents.end(), ref.oid) == parents.end()) {
+      parents.push_back(ref.oid);
+    }
+  }
+  return parents;
 }
 
 std::vector<wire::Ref> BoxWorkspace::moved_commits(const RepositoryRefs& now,
                                                    std::vector<wire::LeftOut>& left_out) {
   std::vector<wire::Ref> moved;
   for (const auto& [name, oid] : now.refs) {
-    if (!name.starts_with("refs/heads/")) continue;
+    if (!name.starts_with("refs/heads/") && !is_never_overwritten(name)) continue;
     auto before = state_.seen.refs.find(name);
     if (before == state_.seen.refs.end() || before->second != oid) moved.push_back({name, oid});
   }
   if (!now.detached.empty() && now.detached != state_.seen.detached &&
       std::none_of(now.refs.begin(), now.refs.end(),
                    [&](const auto& ref) { return ref.second == now.detached; }))
-    moved.push_back({"HEAD", now.detached});
+    moved.insert(moved.begin(), {"HEAD", now.detached});
   if (moved.size() > kMaxMoved) {
     left_out.push_back({"", std::to_string(moved.size() - kMaxMoved) +
-                                " more branches that moved in the sandbox"});
+                                " more branches, stashes and tags of the sandbox"});
     moved.resize(kMaxMoved);
   }
   std::vector<std::string> unknown;
@@ -101,7 +141,7 @@ std::vector<wire::Ref> BoxWorkspace::moved_commits(const RepositoryRefs& now,
       return std::find(known->begin(), known->end(), oid) != known->end();
     });
   }
-  std::string why = "its commits are not in the workspace's repository";
+  std::string why = "what it points at is not in the workspace's repository";
   if (!unknown.empty()) {
     fs::path quarantine = options_.store / "adopting";
     std::error_code ignored;
@@ -115,12 +155,14 @@ std::vector<wire::Ref> BoxWorkspace::moved_commits(const RepositoryRefs& now,
       return store_->adopt(quarantine, unknown);
     };
     auto adopted = adopt();
-    if (!adopted) why = "its commits could not be read: " + adopted.error().what;
+    if (!adopted) why = "what it points at could not be read: " + adopted.error().what;
     fs::remove_all(quarantine, ignored);
   }
   std::vector<wire::Ref> here;
   for (wire::Ref& ref : moved) {
-    if (ref.oid.size() == store_->oid_digits() && store_->read_commit(ref.oid)) {
+    bool tag = ref.name.starts_with("refs/tags/");
+    if (ref.oid.size() == store_->oid_digits() &&
+        (tag ? store_->has(ref.oid) : store_->read_commit(ref.oid).has_value())) {
       here.push_back(std::move(ref));
     } else {
       left_out.push_back({ref.name, why});
@@ -169,20 +211,17 @@ result<std::optional<wire::Result>> BoxWorkspace::take_result(const std::string&
         last->tree == scan->tree)
       return std::optional<wire::Result>();
   }
-  std::vector<std::string> parents{taken.base};
-  for (const wire::Ref& ref : taken.commits) {
-    if (std::find(parents.begin(), parents.end(), ref.oid) == parents.end())
-      parents.push_back(ref.oid);
-  }
+  auto parents = parents_of_result(taken.base, taken.commits);
+  if (!parents) return parents.error();
   const std::string prefix = std::string(kResults) + origin + "/";
   auto refs = store_->list_refs(prefix);
   result<Commit> last = Failure(Errc::not_found, "no result is kept");
   if (!refs.empty()) last = store_->read_commit(refs.back().second);
-  bool again = last && last->tree == scan->tree && last->parents == parents &&
+  bool again = last && last->tree == scan->tree && last->parents == *parents &&
                same(named_commits(last->message), taken.commits);  // taken twice
   if (!again) {
-    auto commit =
-        store_->write_commit(scan->tree, parents, result_message(state_.generation, taken.commits));
+    auto commit = store_->write_commit(scan->tree, *parents,
+                                       result_message(state_.generation, taken.commits));
     if (!commit) return commit.error();
     taken.result = *commit;
     auto kept = store_->set_ref(prefix + numbered(next_number(prefix)), taken.result);
@@ -192,6 +231,19 @@ result<std::optional<wire::Result>> BoxWorkspace::take_result(const std::string&
   if (!remembered) return remembered.error();
   if (again) return std::optional<wire::Result>();
   return std::optional(std::move(taken));
+}
+
+// The result, and what it names without reaching it.
+std::vector<std::string> BoxWorkspace::tips_of(const std::string& result) const {
+  std::vector<std::string> tips{result};
+  auto commit = store_->read_commit(result);
+  if (!commit) return tips;
+  for (const wire::Ref& ref : named_commits(commit->message)) {
+    bool reached =
+        std::find(commit->parents.begin(), commit->parents.end(), ref.oid) != commit->parents.end();
+    if (!reached && ref.oid.size() == store_->oid_digits()) tips.push_back(ref.oid);
+  }
+  return tips;
 }
 
 result<void> BoxWorkspace::write_pack(const wire::Result& result, const std::string& merged,
@@ -213,20 +265,21 @@ result<void> BoxWorkspace::write_pack(const wire::Result& result, const std::str
       theirs = theirs || (oid == result.base && name.ends_with("-" + origin));
     if (theirs) haves.push_back(result.base);
   }
-  return store_->write_pack({result.result}, haves, {}, std::move(out));
+  return store_->write_pack(tips_of(result.result), haves, {}, std::move(out));
 }
 
 result<std::vector<std::string>> BoxWorkspace::write_whole_pack(const wire::Result& result,
                                                                 const std::string& merged,
                                                                 os::Fd out) {
   if (!is_object_id(result.result)) return Failure(Errc::bad_input, "the result's id");
-  std::vector<std::string> tips{result.result};
+  std::vector<std::string> tips = tips_of(result.result);
   // The origin merges against it when this result goes on from it.
   if (is_object_id(merged) && store_->is_complete(merged)) tips.push_back(merged);
   std::vector<std::string> ends;
   if (auto known = store_->shallow(); !known.empty()) {
     std::string input;
-    for (const std::string& tip : tips) input += tip + "\n";
+    for (const std::string& tip : tips)
+      if (store_->read_commit(tip)) input += tip + "\n";
     auto listed = store_->git().out({"rev-list", "--stdin"}, input);
     if (!listed) return listed.error();
     std::set<std::string> boundary(known.begin(), known.end());

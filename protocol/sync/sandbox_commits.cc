@@ -14,18 +14,32 @@ using wire::Failure;
 
 namespace {
 
-// refs/heads/x in the sandbox is refs/sandbox/x here; its detached HEAD is refs/sandbox/HEAD.
-// Empty: no such name.
-std::string local_name(const std::string& name) {
-  constexpr std::string_view kHeads = "refs/heads/";
+constexpr std::string_view kHeads = "refs/heads/";
+constexpr std::string_view kTags = "refs/tags/";
+constexpr std::string_view kStashes = "refs/stash/";
+constexpr std::size_t kShortId = 12;
+
+// refs/heads/x in the sandbox is refs/sandbox/x here; its detached HEAD is refs/sandbox/HEAD. What
+// has no lasting name there is named by its id, so that none takes another's place. Empty: no such
+// name.
+std::string local_name(const wire::Ref& ref) {
+  const std::string& name = ref.name;
   if (name == "HEAD") return "refs/sandbox/HEAD";
-  if (!name.starts_with(kHeads) || !is_ref_name(name)) return {};
-  return "refs/sandbox/" + name.substr(kHeads.size());
+  if (!is_ref_name(name)) return {};
+  if (name.starts_with(kHeads)) return "refs/sandbox/" + name.substr(kHeads.size());
+  if (name.starts_with(kTags)) return "refs/sandbox/tags/" + name.substr(kTags.size());
+  if (name.starts_with(kStashes)) return "refs/sandbox/stash/" + ref.oid.substr(0, kShortId);
+  return {};
 }
 
-bool repository_has(const Git& git, const std::string& commit) {
-  auto there = git.run({"cat-file", "-e", commit + "^{commit}"});
+bool repository_has(const Git& git, const std::string& oid) {
+  auto there = git.run({"cat-file", "-e", oid});
   return there && there->exit.ok();
+}
+
+bool points_at(const Git& git, const std::string& name, const std::string& oid) {
+  auto now = git.run({"rev-parse", "--verify", "--quiet", name});
+  return now && now->exit.ok() && now->out.substr(0, oid.size()) == oid;
 }
 
 // Its history is the user's own already: nothing was made in the sandbox.
@@ -69,16 +83,23 @@ result<void> fetch_sandbox_commits(const MergeContext& context, const wire::Resu
     report.refused.push_back({name, std::move(why)});
   };
 
-  std::vector<std::pair<std::string, std::string>> wanted;  // local name, commit
+  struct Wanted {
+    std::string name;  // here
+    std::string oid;
+    std::string tag;  // its name in the sandbox, when it is one
+  };
+  std::vector<Wanted> wanted;
   for (const wire::Ref& ref : result.commits) {
-    std::string name = local_name(ref.name);
+    std::string name = local_name(ref);
     const auto& parents = commit->parents;
-    if (name.empty() || std::find(parents.begin() + 1, parents.end(), ref.oid) == parents.end()) {
-      refuse(ref.name, "not a branch whose commits came with the result");
+    bool came = std::find(parents.begin() + 1, parents.end(), ref.oid) != parents.end() ||
+                (ref.name.starts_with(kTags) && context.store.has(ref.oid));
+    if (name.empty() || !came) {
+      refuse(ref.name, "not a name of something that came with the result");
     } else if (!context.repository) {
       refuse(ref.name, "commits were made in the sandbox, and there is no git repository here");
     } else {
-      wanted.emplace_back(std::move(name), ref.oid);
+      wanted.push_back({std::move(name), ref.oid, ref.name.starts_with(kTags) ? ref.name : ""});
     }
   }
   if (wanted.empty()) return {};
@@ -86,7 +107,7 @@ result<void> fetch_sandbox_commits(const MergeContext& context, const wire::Resu
   Git git =
       context.repository->with_config("core.fsync=all").with_config("core.hooksPath=/dev/null");
   std::vector<std::string> tips;
-  for (const auto& [name, oid] : wanted) {
+  for (const auto& [name, oid, tag] : wanted) {
     if (!repository_has(git, oid)) tips.push_back(oid);
   }
   if (!tips.empty()) {
@@ -97,16 +118,14 @@ result<void> fetch_sandbox_commits(const MergeContext& context, const wire::Resu
     auto sent = transfer(context, git, tips, haves);
     if (!sent && sent.error().code == Errc::no_space) return sent;
     if (!sent) {
-      for (const auto& [name, oid] : wanted)
+      for (const auto& [name, oid, tag] : wanted)
         refuse(name, "its commits could not be written: " + sent.error().what);
       return {};
     }
   }
-  for (const auto& [name, oid] : wanted) {
-    auto now = git.run({"rev-parse", "--verify", "--quiet", name});
-    if (now && now->exit.ok() && now->out.substr(0, oid.size()) == oid)
-      continue;  // brought over before
-    if (is_known_history(git, oid)) continue;
+  for (const auto& [name, oid, tag] : wanted) {
+    if (points_at(git, name, oid)) continue;  // brought over before
+    if (tag.empty() ? is_known_history(git, oid) : points_at(git, tag, oid)) continue;
     auto set =
         git.out({"update-ref", "--create-reflog", "-m", "sandbox: " + result.result, name, oid});
     if (!set && set.error().code == Errc::no_space) return set.error();

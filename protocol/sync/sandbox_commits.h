@@ -1,4 +1,5 @@
-// Commits made in a sandbox, brought into the user's own repository as refs/sandbox/...: the one
+// Commits, stashes and tags made in a sandbox, brought into the user's own repository as
+// refs/sandbox/...: the one
 // thing that is ever written there, because it is what people look for. No branch, index,
 // configuration or hook of theirs is touched.
 #pragma once

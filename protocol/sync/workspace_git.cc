@@ -262,6 +262,7 @@ RepositoryRefs WorkspaceGit::read() const {
   RepositoryRefs refs;
   read_packed(refs);
   read_loose("refs", 0, refs);
+  read_stashes(refs);
   auto head = workspace_.read_file(".git/HEAD", kMaxRefFile);
   if (!head) return refs;
   std::string_view text = trimmed(*head);
@@ -303,6 +304,28 @@ void WorkspaceGit::read_packed(RepositoryRefs& refs) const {
     if (space == std::string_view::npos) continue;
     std::string_view oid = line.substr(0, space), name = line.substr(space + 1);
     if (is_object_id(oid) && is_ref_name(name)) refs.refs[std::string(name)] = oid;
+  }
+}
+
+// The ref is the newest; the others are only in its log: "OLD NEW who when\twhat", a line each.
+void WorkspaceGit::read_stashes(RepositoryRefs& refs) const {
+  auto newest = refs.refs.extract("refs/stash");
+  if (newest.empty()) return;
+  auto add = [&](std::string_view oid) {
+    if (is_object_id(oid) && refs.refs.size() < kMaxRefs)
+      refs.refs["refs/stash/" + std::string(oid)] = oid;
+  };
+  add(newest.mapped());
+  auto log = workspace_.read_file(".git/logs/refs/stash", kMaxPackedRefs);
+  if (!log) return;
+  for (std::size_t begin = 0; begin < log->size();) {
+    std::size_t end = std::min(log->find('\n', begin), log->size());
+    std::string_view line(log->data() + begin, end - begin);
+    begin = end + 1;
+    std::size_t space = line.find(' ');
+    if (space == std::string_view::npos) continue;
+    line.remove_prefix(space + 1);
+    add(line.substr(0, line.find(' ')));
   }
 }
 

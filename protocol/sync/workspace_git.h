@@ -22,9 +22,10 @@ using wire::result;
 
 // What a repository points at.
 struct RepositoryRefs {
-  std::string branch;                       // HEAD's branch, refs/heads/x; empty: detached
-  std::string detached;                     // HEAD's commit when it is detached
-  std::map<std::string, std::string> refs;  // full name to object id, `HEAD` excluded
+  std::string branch;    // HEAD's branch, refs/heads/x; empty: detached
+  std::string detached;  // HEAD's commit when it is detached
+  // Full name to object id, `HEAD` excluded. Each stash, the older ones too, is refs/stash/ID.
+  std::map<std::string, std::string> refs;
 };
 
 // A name that git itself would accept, beneath refs/.
@@ -61,6 +62,7 @@ class WorkspaceGit {
   result<void> drop_ref(const std::string& name, const std::string& oid) const;
   void read_loose(const std::string& directory, int depth, RepositoryRefs& refs) const;
   void read_packed(RepositoryRefs& refs) const;
+  void read_stashes(RepositoryRefs& refs) const;
   std::string tracking_config(const wire::SyncStart& sync) const;
 
   const os::Beneath& workspace_;

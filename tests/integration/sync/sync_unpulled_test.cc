@@ -77,3 +77,62 @@ TEST_CASE("drift that a sync replaced counts, and so do files that nothing was e
   ends.push();
   CHECK(must(ends.workspace().unpulled()).drifts == 1);
 }
+
+TEST_CASE("stashes and tags that were made in a sandbox count, and come home") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  write_file(ends.laptop() / "file", "hours of work\n");
+  ends.push();
+  git_out(ends.box(), {"stash"});
+  write_file(ends.box() / "file", "another try\n");
+  git_out(ends.box(), {"stash"});
+  git_out(ends.box(), {"tag", "-a", "-m", "annotated", "noted"});
+  git_out(ends.box(), {"tag", "light"});
+  std::string note = git_out(ends.box(), {"rev-parse", "noted"});
+  std::string older = git_out(ends.box(), {"rev-parse", "stash@{1}"});
+  std::string newer = git_out(ends.box(), {"rev-parse", "stash@{0}"});
+  CHECK(must(ends.workspace().unpulled()).commits ==
+        std::vector<std::string>{"refs/stash/" + std::min(older, newer),
+                                 "refs/stash/" + std::max(older, newer), "refs/tags/light",
+                                 "refs/tags/noted"});
+
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->refused.empty());
+  CHECK(report->commits.size() == 4);
+  auto show = [&](const std::string& oid) {
+    return git_out(ends.laptop(), {"show", "refs/sandbox/stash/" + oid.substr(0, 12) + ":file"});
+  };
+  CHECK(show(older) == "hours of work");
+  CHECK(show(newer) == "another try");
+  CHECK(git_out(ends.laptop(), {"rev-parse", "refs/sandbox/tags/noted"}) == note);
+  CHECK(git_out(ends.laptop(), {"cat-file", "-t", note}) == "tag");
+  git_out(ends.laptop(), {"rev-parse", "--verify", "refs/sandbox/tags/light"});
+  git_out(ends.laptop(), {"fsck", "--strict"});
+
+  // Once, and not again after the next sync.
+  auto lost = must(ends.workspace().unpulled());
+  CHECK(lost.commits.empty());
+  CHECK(lost.results == 0);
+  ends.push();
+  CHECK_FALSE(ends.pull());
+}
+
+TEST_CASE("a stash that no result has shown is not forgotten by the next sync") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  make_repository(ends.laptop());
+  ends.push();
+  write_file(ends.box() / "file", "only in the stash\n");
+  git_out(ends.box(), {"stash"});
+  std::string stash = git_out(ends.box(), {"rev-parse", "stash"});
+  write_file(ends.laptop() / "file", "two\n");
+  CHECK(ends.push().drift.empty());
+  CHECK(must(ends.workspace().unpulled()).commits ==
+        std::vector<std::string>{"refs/stash/" + stash});
+  REQUIRE(ends.pull());
+  CHECK(git_out(ends.laptop(), {"show", "refs/sandbox/stash/" + stash.substr(0, 12) + ":file"}) ==
+        "only in the stash");
+  CHECK(read_file(ends.laptop() / "file") == "two\n");
+}
