@@ -77,13 +77,15 @@ void add_outcome(json::object& answer, const CycleOutcome& outcome) {
   answer["Refused"] = left_out(outcome.merged.refused);
   answer["LeftOut"] = left_out(outcome.left_out);
   answer["Commits"] = texts(outcome.merged.commits);
-  if (!outcome.merged.kept.empty()) {
+  if (!outcome.merged.kept.empty() || !outcome.merged.drift.empty()) {
     json::array kept;
-    for (const auto& one : outcome.merged.kept) {
-      json::object object;
-      object["Commit"] = one.commit;
-      object["GitDir"] = json_text(one.store.string());
-      kept.push_back(std::move(object));
+    for (const auto* list : {&outcome.merged.kept, &outcome.merged.drift}) {
+      for (const auto& one : *list) {
+        json::object object;
+        object["Commit"] = one.commit;
+        object["GitDir"] = json_text(one.store.string());
+        kept.push_back(std::move(object));
+      }
     }
     answer["Kept"] = std::move(kept);
   }
@@ -128,9 +130,10 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
   if (!outcome.applied.drift.empty()) {
     report.push_back(
         {true,
-         "the sandbox had changed by itself since the last command; that is kept there as " +
-             printable(outcome.applied.drift, 200) +
-             (outcome.applied.drifted.empty() ? "" : ": " + name_files(outcome.applied.drifted))});
+         "the sandbox had changed by itself since the last command" +
+             (outcome.applied.drifted.empty() ? "" : ": " + name_files(outcome.applied.drifted)) +
+             "; that is kept, and comes here with what the command changed, or with `sandbox "
+             "pull`"});
   }
   if (outcome.exited) {
     if (outcome.exited->oom) {
@@ -159,6 +162,8 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
     if (commit.starts_with("refs/sandbox/stash/")) {
       lines.push_back("sandbox: what was stashed in the sandbox is here as " + name +
                       ": `git stash apply " + name + "`");
+    } else if (commit.starts_with("refs/sandbox/drift/")) {
+      lines.push_back("sandbox: what the sandbox had changed by itself is here as " + name);
     } else if (commit.starts_with("refs/sandbox/tags/")) {
       lines.push_back("sandbox: a tag made in the sandbox is here as " + name);
     } else {
@@ -185,6 +190,12 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
     std::vector<std::string> show = {"git", "--git-dir", kept.store.string(), "show",
                                      kept.commit + ":PATH"};
     report.push_back({false, "sandbox: it is kept here: " + printable(wire::shell_join(show))});
+  }
+  for (const auto& drift : outcome.merged.drift) {
+    std::vector<std::string> show = {"git", "--git-dir", drift.store.string(), "show",
+                                     drift.commit + ":PATH"};
+    report.push_back({false, "sandbox: what the sandbox had changed by itself is kept here: " +
+                                 printable(wire::shell_join(show))});
   }
   if (!outcome.not_merged.empty()) {
     report.push_back({true, "what the command changed could not be brought back: " +

@@ -29,6 +29,7 @@ void append(MergeReport& all, MergeReport one) {
   move_to(all.refused, one.refused);
   move_to(all.commits, one.commits);
   move_to(all.kept, one.kept);
+  move_to(all.drift, one.drift);
 }
 
 }  // namespace

@@ -189,8 +189,10 @@ awaitable<void> Connection::pull(std::uint32_t number, wire::Pull pull) {
     fail(number, "pull", owed.error());
     co_return;
   }
-  auto look = supervisor_.workspace().run(
-      [origin, last](sync::Workspace& workspace) { return workspace.unmerged(origin, last); });
+  auto look = supervisor_.workspace().run([origin, last](sync::Workspace& workspace) {
+    (void)workspace.offer_drift(origin);  // what cannot be offered is still kept
+    return workspace.unmerged(origin, last);
+  });
   auto later = co_await std::move(look);
   if (origin.empty() || !later) {
     frames_.send(number, wire::Unchanged{});

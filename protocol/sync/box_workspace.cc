@@ -18,7 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kKeptSnapshots = 20;
-constexpr std::size_t kKeptDrift = 20;
 constexpr std::size_t kClutter = 2000;
 
 // The number at the front of a name beneath a prefix; 0 when there is none.
@@ -128,7 +127,6 @@ void BoxWorkspace::tidy() {
     for (std::size_t i = 0; i + kept < refs.size(); ++i) store_->delete_ref(refs[i].first);
   };
   drop_all_but(kSnapshots, kKeptSnapshots);
-  drop_all_but(kDrift, kKeptDrift);
   if (store_->clutter() < kClutter) return;
   // The workspace's .git borrows from the store: what it points at stays.
   for (const auto& [name, oid] : store_->list_refs(std::string(kBorrowed)))

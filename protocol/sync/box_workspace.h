@@ -64,6 +64,7 @@ class BoxWorkspace : public Workspace {
                          const std::vector<std::string>& shallow) override;
   std::optional<wire::Result> unmerged(const std::string& origin,
                                        const std::string& merged) override;
+  result<void> offer_drift(const std::string& origin) override;
   result<wire::Applied> apply(const std::string& origin, const wire::SyncStart& sync) override;
   result<std::optional<wire::Result>> take_result(const std::string& origin) override;
   result<void> write_pack(const wire::Result& result, const std::string& merged,
@@ -102,6 +103,7 @@ class BoxWorkspace : public Workspace {
   result<std::vector<std::string>> parents_of_result(const std::string& base,
                                                      const std::vector<wire::Ref>& commits);
   void drop_tagged();
+  std::vector<wire::Ref> drifts() const;
   std::vector<std::string> tips_of(const std::string& result) const;
 
   WorkspaceOptions options_;

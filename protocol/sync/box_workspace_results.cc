@@ -55,6 +55,8 @@ void BoxWorkspace::merged(const std::string& origin, const std::string& result) 
   auto commit = store_->read_commit(result);
   bool seen = false;
   for (const wire::Ref& ref : commit ? named_commits(commit->message) : std::vector<wire::Ref>()) {
+    if (ref.name.starts_with(kDrift) && store_->get_ref(ref.name) == ref.oid)
+      store_->delete_ref(ref.name);
     if (!is_never_overwritten(ref.name)) continue;
     state_.seen.refs[ref.name] = ref.oid;
     seen = true;
@@ -69,7 +71,7 @@ void BoxWorkspace::merged(const std::string& origin, const std::string& result) 
     for (const wire::Ref& ref : named_commits(commit->message)) {
       if (ref.name == "HEAD") {
         state_.seen.detached = ref.oid;
-      } else {
+      } else if (!ref.name.starts_with(kDrift)) {
         state_.seen.refs[ref.name] = ref.oid;
       }
     }
@@ -190,6 +192,7 @@ result<std::optional<wire::Result>> BoxWorkspace::take_result(const std::string&
   taken.left_out = scan->left_out;
   if (state_.sync.git)
     taken.commits = moved_commits(WorkspaceGit(root_, {}).read(), taken.left_out);
+  for (wire::Ref& drift : drifts()) taken.commits.push_back(std::move(drift));
   auto base_tree = store_->tree_of(taken.base);
   if (!base_tree) return base_tree.error();
 
@@ -231,6 +234,51 @@ result<std::optional<wire::Result>> BoxWorkspace::take_result(const std::string&
   if (!remembered) return remembered.error();
   if (again) return std::optional<wire::Result>();
   return std::optional(std::move(taken));
+}
+
+std::vector<wire::Ref> BoxWorkspace::drifts() const {
+  std::vector<wire::Ref> all;
+  for (auto& [name, oid] : store_->list_refs(std::string(kDrift)))
+    if (all.size() < kMaxMoved) all.push_back({name, oid});  // the next result has the others
+  return all;
+}
+
+result<void> BoxWorkspace::offer_drift(const std::string& origin) {
+  if (!is_origin(origin) || state_.sync.snapshot.empty()) return {};
+  auto lock = store_->lock();
+  if (!lock) return lock.error();
+  auto news = drifts();
+  if (news.empty()) return {};
+  // The files are those of its last result, or of what it has.
+  const std::string prefix = std::string(kResults) + origin + "/";
+  auto refs = store_->list_refs(prefix);
+  auto merged = state_.merged.find(origin);
+  std::string base = merged == state_.merged.end() ? state_.sync.snapshot : merged->second;
+  std::string from = refs.empty() ? base : refs.back().second;
+  std::string generation = state_.generation;
+  std::vector<wire::Ref> commits;
+  auto files = store_->read_commit(from);
+  if (!files) return files.error();
+  if (!refs.empty()) {
+    if (files->parents.empty()) return {};
+    base = files->parents.front();
+    generation = generation_of(files->message);
+    commits = named_commits(files->message);
+  }
+  bool any = false;
+  for (wire::Ref& drift : news) {
+    bool carried = std::any_of(commits.begin(), commits.end(),
+                               [&](const wire::Ref& ref) { return ref.oid == drift.oid; });
+    if (carried) continue;
+    any = true;
+    commits.push_back(std::move(drift));
+  }
+  if (!any) return {};
+  auto parents = parents_of_result(base, commits);
+  if (!parents) return parents.error();
+  auto commit = store_->write_commit(files->tree, *parents, result_message(generation, commits));
+  if (!commit) return commit.error();
+  return store_->set_ref(prefix + numbered(next_number(prefix)), *commit);
 }
 
 // The result, and what it names without reaching it.

@@ -51,6 +51,9 @@ result<wire::Unpulled> BoxWorkspace::unpulled() {
     if (!after) return after.error();
     auto differences = store_->diff_trees(*before, *after);
     if (!differences) return differences.error();
+    std::erase_if(result->commits, [](const wire::Ref& ref) {
+      return ref.name.starts_with(kDrift);  // counted below
+    });
     if (differences->empty() && result->commits.empty()) continue;
     ++lost.results;
     for (const TreeDifference& difference : *differences) files.insert(difference.path);

@@ -50,6 +50,8 @@ struct MergeReport {
     std::filesystem::path store;
   };
   std::vector<Kept> kept;
+  // Without git: what the sandbox had changed by itself. With git it is among `commits`.
+  std::vector<Kept> drift;
   bool already = false;  // another process had merged it
   bool complete() const { return conflicts.empty() && refused.empty(); }
 };

@@ -17,6 +17,7 @@ namespace {
 constexpr std::string_view kHeads = "refs/heads/";
 constexpr std::string_view kTags = "refs/tags/";
 constexpr std::string_view kStashes = "refs/stash/";
+constexpr std::string_view kDrifts = "refs/drift/";
 constexpr std::size_t kShortId = 12;
 
 // refs/heads/x in the sandbox is refs/sandbox/x here; its detached HEAD is refs/sandbox/HEAD. What
@@ -29,6 +30,7 @@ std::string local_name(const wire::Ref& ref) {
   if (name.starts_with(kHeads)) return "refs/sandbox/" + name.substr(kHeads.size());
   if (name.starts_with(kTags)) return "refs/sandbox/tags/" + name.substr(kTags.size());
   if (name.starts_with(kStashes)) return "refs/sandbox/stash/" + ref.oid.substr(0, kShortId);
+  if (name.starts_with(kDrifts)) return "refs/sandbox/drift/" + ref.oid.substr(0, kShortId);
   return {};
 }
 
@@ -96,6 +98,10 @@ result<void> fetch_sandbox_commits(const MergeContext& context, const wire::Resu
                 (ref.name.starts_with(kTags) && context.store.has(ref.oid));
     if (name.empty() || !came) {
       refuse(ref.name, "not a name of something that came with the result");
+    } else if (!context.repository && ref.name.starts_with(kDrifts)) {
+      auto kept = context.store.set_ref(std::string(kKeptRefs) + ref.oid, ref.oid);
+      if (!kept) return kept;
+      report.drift.push_back({ref.oid, context.store.directory()});
     } else if (!context.repository) {
       refuse(ref.name, "commits were made in the sandbox, and there is no git repository here");
     } else {

@@ -53,6 +53,10 @@ class Workspace {
   virtual std::optional<wire::Result> unmerged(const std::string& origin,
                                                const std::string& merged) = 0;
 
+  // Call before a pull: drift that no result carries yet becomes part of one, without a look at the
+  // files, which a command may be changing.
+  virtual result<void> offer_drift(const std::string&) { return {}; }
+
   // Makes the workspace equal the snapshot (whose pack was read): drift is kept first, only
   // differing files are written, ignored ones stay, .git shows head, branch, staged and unstaged
   // state. Errc::no_space, denied, bad_input; a failed one leaves files that the next apply puts
@@ -78,7 +82,8 @@ class Workspace {
   // included, and drift.
   virtual result<wire::Unpulled> unpulled() = 0;
 
-  // The origin has it on disk: its refs and all earlier ones of that origin may go.
+  // The origin has it on disk: its refs and all earlier ones of that origin may go, and the drift
+  // that it carried.
   virtual void merged(const std::string& origin, const std::string& result) = 0;
 
   // Tidies the store (old snapshots, gc). Call when idle.

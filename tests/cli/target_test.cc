@@ -143,11 +143,12 @@ TEST_CASE("a report names everything that did not go as wanted") {
   outcome.exited.emplace();
   outcome.exited->leftovers = {"sleep (pid 12)"};
   outcome.left_out = {{"nested", "nested repository"}};
-  outcome.applied.drift = "refs/sandbox/drift/1";
+  outcome.applied.drift = "refs/drift/1";
   outcome.applied.drifted = {"log"};
   outcome.merged.written = {"a", "b\n", "c", "d", "e", "f", "g"};
   outcome.merged.deleted = {"old"};
-  outcome.merged.commits = {"refs/sandbox/main"};
+  outcome.merged.commits = {"refs/sandbox/main", "refs/sandbox/drift/1"};
+  outcome.merged.drift = {{"d41f7", "/state/store.git"}};
   outcome.merged.conflicts = {{"x", "x.sandbox-conflict", "changed on both sides"}};
   outcome.merged.refused = {{"../y", "outside of the work tree"}};
   outcome.merged.kept = {{"c0ffee", "/state/a b/store.git"}};
@@ -155,7 +156,8 @@ TEST_CASE("a report names everything that did not go as wanted") {
   std::string all;
   for (const auto& line : cli::describe_outcome(outcome)) all += line.text + "\n";
   for (const char* text : {"nested repository", "refs/sandbox/drift/1", "1 file: log",
-                           "sleep (pid 12)", "7 files: a, b\\n, c, d, e and 2 more", "1 file: old",
+                           "git --git-dir /state/store.git show d41f7:PATH", "sleep (pid 12)",
+                           "7 files: a, b\\n, c, d, e and 2 more", "1 file: old",
                            "refs/sandbox/main", "x.sandbox-conflict", "../y",
                            "git --git-dir '/state/a b/store.git' show c0ffee:PATH", "disk full"}) {
     INFO(text);

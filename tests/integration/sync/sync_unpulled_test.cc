@@ -1,4 +1,6 @@
 // What would be lost with a workspace, asked of the box's end.
+#include <set>
+
 #include "tests/integration/sync/two_ends.h"
 
 using namespace sync_test;
@@ -135,4 +137,52 @@ TEST_CASE("a stash that no result has shown is not forgotten by the next sync") 
   CHECK(git_out(ends.laptop(), {"show", "refs/sandbox/stash/" + stash.substr(0, 12) + ":file"}) ==
         "only in the stash");
   CHECK(read_file(ends.laptop() / "file") == "two\n");
+}
+
+TEST_CASE("drift comes home with a pull, and counts no more") {
+  Scratch scratch;
+  TwoEnds ends(scratch);
+  bool with_git = GENERATE(true, false);
+  if (with_git) make_repository(ends.laptop());
+  write_file(ends.laptop() / "file", "one\n");
+  ends.push();
+  // More than are kept of what nobody needs.
+  constexpr int kTimes = 22;
+  for (int i = 0; i < kTimes; ++i) {
+    write_file(ends.box() / "file", "drifted " + std::to_string(i) + "\n");
+    write_file(ends.laptop() / "file", "edit " + std::to_string(i) + "\n");
+    REQUIRE_FALSE(ends.push().drift.empty());
+  }
+  ends.workspace().tidy();
+  must(ends.workspace().offer_drift(ends.origin().id()));
+  auto offered = ends.workspace().unmerged(ends.origin().id(), "");
+  REQUIRE(offered);
+  CHECK(offered->commits.size() == kTimes);
+  CHECK(must(ends.workspace().unpulled()).drifts == kTimes);
+
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->complete());
+  CHECK(report->written.empty());
+  std::vector<std::string> where = report->commits;
+  fs::path repository = ends.laptop() / ".git";
+  if (!with_git) {
+    CHECK(report->commits.empty());
+    for (const auto& kept : report->drift) where.push_back(kept.commit);
+    repository = ends.laptop_store();
+  }
+  REQUIRE(where.size() == kTimes);
+  std::set<std::string> contents;
+  for (const std::string& at : where)
+    contents.insert(
+        git_out(scratch.path(), {"--git-dir", repository.string(), "show", at + ":file"}));
+  CHECK(contents.size() == kTimes);
+  CHECK(contents.contains("drifted 0"));
+  CHECK(read_file(ends.laptop() / "file") == "edit 21\n");
+
+  auto lost = must(ends.workspace().unpulled());
+  CHECK(lost.drifts == 0);
+  CHECK(lost.results == 0);
+  ends.push();
+  CHECK_FALSE(ends.pull());
 }
