@@ -6,6 +6,7 @@
 #include <boost/json.hpp>
 
 #include "tests/support/catch.h"
+#include "tests/support/places.h"
 #include "tests/support/system.h"
 
 namespace fs = std::filesystem;
