@@ -313,7 +313,7 @@ TEST_CASE("init that cannot write all of it says why, and leaves no half of it")
   Machine machine;
   machine.make_repository();
   auto cut = machine.run_program(
-      {"sh", "-c", "trap '' XFSZ; ulimit -f 1; exec " $0 " init", SANDBOX_BIN_DIR "/sandbox"});
+      {"sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" init", SANDBOX_BIN_DIR "/sandbox"});
   CHECK(cut.status == 255);
   CHECK(cut.err.find("cannot write ") != std::string::npos);
   CHECK(cut.err.find("File too large") != std::string::npos);
