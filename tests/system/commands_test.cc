@@ -6,7 +6,6 @@
 #include <boost/json.hpp>
 
 #include "tests/support/catch.h"
-#include "tests/support/places.h"
 #include "tests/support/system.h"
 
 namespace fs = std::filesystem;
@@ -307,17 +306,6 @@ TEST_CASE("stock ssh reaches the sandbox with what ssh-config prints") {
   INFO(ssh.err);
   CHECK(ssh.status == 6);
   CHECK(ssh.out == "committed\n");
-}
-
-TEST_CASE("init that cannot write all of it says why, and leaves no half of it") {
-  Machine machine;
-  machine.make_repository();
-  auto cut = machine.run_program(
-      {"sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" init", SANDBOX_BIN_DIR "/sandbox"});
-  CHECK(cut.status == 255);
-  CHECK(cut.err.find("cannot write ") != std::string::npos);
-  CHECK(cut.err.find("File too large") != std::string::npos);
-  CHECK_FALSE(fs::exists(machine.project() / ".sandbox.yml"));
 }
 
 TEST_CASE("init writes a configuration that works, and never over another") {

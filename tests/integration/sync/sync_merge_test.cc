@@ -290,32 +290,6 @@ TEST_CASE("commits made in the sandbox arrive as refs/sandbox and leave branches
   CHECK(report->commits.empty());
 }
 
-TEST_CASE("tags and stashes made in the sandbox are named, once, as what stays there") {
-  Scratch scratch;
-  TwoEnds ends(scratch);
-  git_out(ends.laptop(), {"init", "-q", "-b", "main"});
-  write_file(ends.laptop() / "f", "1\n");
-  git_out(ends.laptop(), {"add", "f"});
-  git_out(ends.laptop(), {"commit", "-q", "-m", "one"});
-  git_out(ends.laptop(), {"tag", "ours"});
-  ends.push();
-  CHECK_FALSE(ends.pull());
-  git_out(ends.box(), {"tag", "v1"});
-  write_file(ends.box() / "f", "stashed\n");
-  git_out(ends.box(), {"stash"});
-  auto report = ends.pull();
-  REQUIRE(report);
-  CHECK(report->complete());
-  std::vector<std::string> stays;
-  for (const auto& left : ends.last_result->left_out) stays.push_back(left.path + ": " + left.why);
-  CHECK(stays == std::vector<std::string>{"refs/stash: a stash stays in the sandbox",
-                                          "refs/tags/v1: a tag stays in the sandbox"});
-  CHECK_FALSE(ends.pull());
-  ends.push();
-  CHECK_FALSE(ends.pull());
-  CHECK(git_out(ends.box(), {"tag"}).find("v1") != std::string::npos);
-}
-
 TEST_CASE("a commit that no result has shown is kept as drift before its branch is put back") {
   Scratch scratch;
   TwoEnds ends(scratch);
