@@ -1,4 +1,6 @@
 // What a session has to do with detached jobs: it starts them, and is shown their output.
+#include <algorithm>
+
 #include "agent/jobs.h"
 #include "agent/log.h"
 #include "agent/session_attached.h"
@@ -14,6 +16,20 @@ using wire::Errc;
 using wire::Failure;
 using wire::Frame;
 using wire::FrameKind;
+
+namespace {
+
+constexpr const char* kAttach = "attach";
+
+// Each has a connection to a supervisor and an open file.
+std::size_t attached_of(const Sandboxes& sandboxes, const std::string& user) {
+  auto all = sandboxes.attached();
+  return static_cast<std::size_t>(std::count_if(all.begin(), all.end(), [&](const auto& each) {
+    return each.who.user == user && each.who.verb == kAttach;
+  }));
+}
+
+}  // namespace
 
 // The job runs, and ends with this session. The lock passes to it when that is on the disk.
 awaitable<void> Session::detach(std::shared_ptr<Session> self, std::uint64_t grant,
@@ -59,7 +75,8 @@ void Session::on_attach(std::uint32_t request, const wire::Attach& attach) {
   if (!user) {
     job = user.error();
   } else if (attached_.size() >= wire::kMaxAttached ||
-             attach_requests_.size() >= wire::kMaxAttachRequests) {
+             attach_requests_.size() >= wire::kMaxAttachRequests ||
+             attached_of(services_.sandboxes, *user) >= wire::kMaxUserAttached) {
     job = Failure(Errc::too_large, "too many at once");
   } else if (request != 0 && !steps_.knows(request) && attach_requests_.count(request) == 0) {
     job = services_.jobs.find(attach.job, *user);
@@ -73,7 +90,7 @@ void Session::on_attach(std::uint32_t request, const wire::Attach& attach) {
   who.user = *user;
   who.scope = scope_;
   who.owner = owner_.id();
-  who.verb = "attach";
+  who.verb = kAttach;
   who.command = job->command;
   auto use = services_.sandboxes.use(job->sandbox, std::move(who), [this, request] {
     fail(request, "attach", Failure(Errc::gone, "the sandbox was ended"));

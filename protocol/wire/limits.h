@@ -39,6 +39,7 @@ inline constexpr std::size_t kMaxStatusRequests = 64;    // unanswered
 inline constexpr std::size_t kMaxKills = 64;             // unanswered
 inline constexpr std::size_t kMaxAttached = 64;          // jobs whose output is shown at once
 inline constexpr std::size_t kMaxAttachRequests = 4096;  // of a session
+inline constexpr std::size_t kMaxUserAttached = 128;     // of all sessions of one user
 
 // One box.
 inline constexpr std::size_t kMaxSandboxes = 1000;  // of one user

@@ -1,4 +1,6 @@
 // Detached jobs, with the test as the supervisor: whose lock it is when, and what is on the disk.
+#include <list>
+
 #include "agent/relay.h"
 #include "agent/store.h"
 #include "protocol/os/paths.h"
@@ -310,6 +312,23 @@ TEST_CASE("input for an attached job that nobody takes is not piled up in the ag
   auto failed = client.expect<Failed>(0);
   CHECK(failed.step == "session");
   CHECK(failed.code == "too_large");
+}
+
+TEST_CASE("one user's attached jobs have a bound over all sessions") {
+  World world;
+  auto detached = world.detach();
+  std::list<SessionClient> clients;
+  for (std::size_t all = 0; all < kMaxUserAttached; all += kMaxAttached) {
+    clients.push_back(world.session());
+    for (std::uint32_t request = 1; request <= kMaxAttached; ++request) {
+      clients.back().send(request, Attach{kJob, "alice"});
+    }
+    clients.back().send(0, InfoRequest{});
+    clients.back().expect<Info>(0);  // and nothing that failed before it
+  }
+  clients.push_back(world.session());
+  clients.back().send(1, Attach{kJob, "alice"});
+  CHECK(clients.back().expect<Failed>(1).code == "too_large");
 }
 
 TEST_CASE("kill answers when the job is reaped and its lock is free") {
