@@ -92,8 +92,8 @@ int serve(const agent::ServeOptions& options) {
   os::set_escape_handler(log_escape);
   boost::asio::io_context context(1);
   agent::Agent agent(context.get_executor(), std::move(settings));
-  auto signals = std::shared_ptr<os::SignalStream>(
-      new os::SignalStream(context.get_executor(), {SIGTERM, SIGINT}));
+  auto signals = std::make_shared<os::SignalStream>(context.get_executor(),
+                                                    std::initializer_list<int>{SIGTERM, SIGINT});
   os::spawn(context.get_executor(), "signals", stop_on_signal(signals, agent));
 
   std::exception_ptr failed;

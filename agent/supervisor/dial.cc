@@ -27,8 +27,8 @@ awaitable<result<std::unique_ptr<os::ByteStream>>> connect_loopback(os::executor
                                                                     std::uint16_t port,
                                                                     std::function<void()>& cut) {
   std::string why;
-  for (asio::ip::address address : {asio::ip::address(asio::ip::address_v4::loopback()),
-                                    asio::ip::address(asio::ip::address_v6::loopback())}) {
+  for (const asio::ip::address& address : {asio::ip::address(asio::ip::address_v4::loopback()),
+                                           asio::ip::address(asio::ip::address_v6::loopback())}) {
     tcp::socket socket(ex);
     cut = [&socket] {
       boost::system::error_code ignored;

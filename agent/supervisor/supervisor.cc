@@ -95,7 +95,7 @@ awaitable<void> Supervisor::counted(Supervisor& self, awaitable<void> work) {
 }
 
 awaitable<void> Supervisor::run() {
-  child_signals_ = std::unique_ptr<os::SignalStream>(new os::SignalStream(ex_, {SIGCHLD}));
+  child_signals_ = std::make_unique<os::SignalStream>(ex_, std::initializer_list<int>{SIGCHLD});
   auto known = workspace_->run([](protocol::sync::Workspace& w) { return w.snapshot(); });
   workspace_->known.snapshot = co_await std::move(known);
   begin(accept(), "accept");
