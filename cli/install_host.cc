@@ -182,7 +182,7 @@ os::awaitable<InstallHost::Started> InstallHost::start(HostFacts facts, std::str
   }
   Started started;
   started.agent = announced(answer, host());
-  started.key_added = answer.first("authorized") == "added";
+  started.key_added = answer.first("authorized").ends_with("added");
   started.service = answer.has("service");
   started.no_linger = answer.has("no_linger");
   co_return started;

@@ -59,11 +59,11 @@ class Test(unittest.TestCase):
             [
                 "build debug --tests -DSANDBOX_LINT=ON",
                 "build release --tests=system",
-                "build tsan --tests=unit",
+                "build tsan --tests=unit,integration",
             ],
         )
         self.assertEqual(len(log), 6)
-        self.assertRegex(log[3], r"^ctest --test-dir build/tsan .* -L unit -R \^agent:$")
+        self.assertRegex(log[3], r"^ctest --test-dir build/tsan .* -L \^\(unit\|integration\)\$$")
         self.assertRegex(log[4], r"^ctest --test-dir build/release .* -L system$")
         self.assertRegex(log[5], r"^ctest --test-dir build/debug .*--parallel \d+$")
         end = "100% tests passed, 0 tests failed out of build/debug\n\nTotal Test time\n"

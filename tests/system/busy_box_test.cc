@@ -234,7 +234,9 @@ TEST_CASE("nobody's command comes in between two setup commands, and a failed on
     Running starting = alice.start({"start"});
     REQUIRE(starting.err_has("begun"));
     Running waiting = bob.start({"exec", "--wait", "--", "sh", "-c", "echo bob >> " + log});
-    REQUIRE(waiting.err_has("waiting for the lock"));
+    bool in_line = waiting.err_has("waiting for the lock");
+    INFO(waiting.err());
+    REQUIRE(in_line);
     test::write_text(go, "");
     CHECK((starting.wait().status == 0) == (status == 0));
     CHECK(waiting.wait().status == 0);
