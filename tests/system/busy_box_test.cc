@@ -223,16 +223,18 @@ TEST_CASE("nobody's command comes in between two setup commands, and a failed on
   REQUIRE(bob.run({"start"}).status == 0);
   std::string log = (alice.root() / "log").string();
   std::string go = (alice.root() / "go").string();
+  std::string begun = (alice.root() / "begun").string();
   for (int status : {0, 3}) {
     INFO(status);
     fs::remove(log);
     fs::remove(go);
+    fs::remove(begun);
     test::write_text(alice.project() / ".sandbox.yml",
-                     "setup:\n  - echo begun; until test -e " + go +
+                     "setup:\n  - touch " + begun + "; until test -e " + go +
                          "; do sleep 0.05; done; echo one >> " + log + "\n  - echo two >> " + log +
                          "; exit " + std::to_string(status) + "\n  - echo three >> " + log + "\n");
     Running starting = alice.start({"start"});
-    REQUIRE(starting.err_has("begun"));
+    REQUIRE(test::eventually([&] { return fs::exists(begun); }));
     Running waiting = bob.start({"exec", "--wait", "--", "sh", "-c", "echo bob >> " + log});
     bool in_line = waiting.err_has("waiting for the lock");
     INFO(waiting.err());
