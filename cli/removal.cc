@@ -10,9 +10,8 @@ namespace cli {
 namespace os = protocol::os;
 namespace wire = protocol::wire;
 
-os::awaitable<Removal> remove_if_idle(Context& context, SessionClient& client,
-                                      const std::string& named, RemovalOptions options) {
-  std::string id = named;
+os::awaitable<Removal> remove_if_idle(Context& context, SessionClient& client, std::string id,
+                                      RemovalOptions options) {
   Removal removal;
   SessionLocks locks(context.paths.sessions());
   auto lock = co_await locks.take(context.executor, id);

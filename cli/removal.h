@@ -33,7 +33,7 @@ struct Removal {
 // its work. The client's own hold must be let go before. Throws UserError when the connection is
 // lost.
 protocol::os::awaitable<Removal> remove_if_idle(Context& context, SessionClient& client,
-                                                const std::string& id, RemovalOptions options);
+                                                std::string id, RemovalOptions options);
 
 // For a sandbox that somebody wants to end, and whose box keeps it: `lost` names what would be
 // lost.

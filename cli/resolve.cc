@@ -306,13 +306,11 @@ os::awaitable<Resolver::Replaced> Resolver::replace(
   co_return replaced;
 }
 
-os::awaitable<void> Resolver::forget(const std::string& id, const std::string& agent) {
-  std::string gone = id;
-  std::string said_by = agent;
+os::awaitable<void> Resolver::forget(std::string id, std::string agent) {
   auto storage = co_await lock();
-  Entry* entry = storage->find_id(gone);
-  if (entry != nullptr && entry->state == EntryState::ready && entry->agent == said_by) {
-    storage->erase(gone);
+  Entry* entry = storage->find_id(id);
+  if (entry != nullptr && entry->state == EntryState::ready && entry->agent == agent) {
+    storage->erase(id);
     storage->save();
   }
 }
@@ -345,6 +343,7 @@ os::awaitable<void> Resolver::adopt_detached(const Key& wanted, Ancestors ancest
   }
   // git is asked without the lock; what it says is checked against the storage again.
   std::vector<std::string> commits;
+  commits.reserve(stored.size());
   for (const auto& entry : stored) {
     commits.push_back(*detached_commit(entry.key.branch));
   }

@@ -96,7 +96,7 @@ class Resolver {
       std::function<protocol::os::awaitable<void>()> end_old);
 
   // That agent says that this sandbox is gone: the entry is deleted if it still is the same one.
-  protocol::os::awaitable<void> forget(const std::string& id, const std::string& agent);
+  protocol::os::awaitable<void> forget(std::string id, std::string agent);
 
   // An entry of `detached@<commit>` goes on as the one of `key` when HEAD has moved on from that
   // commit.

@@ -150,8 +150,7 @@ bool SessionLocks::in_use(const std::string& sandbox) const {
 }
 
 os::awaitable<std::optional<os::FileLock>> SessionLocks::take(os::executor executor,
-                                                              const std::string& named) const {
-  std::string sandbox = named;
+                                                              std::string sandbox) const {
   if (!is_plain(sandbox)) {
     throw unusable(protocol::wire::printable(sandbox, 80), "that is no sandbox's id");
   }

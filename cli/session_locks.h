@@ -60,7 +60,7 @@ class SessionLocks {
   // The exclusive lock, for whoever removes the sandbox. std::nullopt: it is in use. Throws
   // UserError.
   protocol::os::awaitable<std::optional<protocol::os::FileLock>> take(
-      protocol::os::executor executor, const std::string& sandbox) const;
+      protocol::os::executor executor, std::string sandbox) const;
 
   // The live ones, oldest first.
   std::vector<LocalSession> sessions() const;

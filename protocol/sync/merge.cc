@@ -163,6 +163,7 @@ result<void> Merge::write_all(const std::vector<TreeDifference>& differences) {
   auto cleaned = TreeWriter::clean_up(context_.root, context_.journal);
   if (!cleaned) return cleaned.error();
   std::vector<const TreeDifference*> pending;
+  pending.reserve(differences.size());
   for (const TreeDifference& difference : differences) pending.push_back(&difference);
   for (int i = 0; i < kRounds && !pending.empty(); ++i) {
     auto done = round(pending);

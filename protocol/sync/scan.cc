@@ -417,6 +417,7 @@ result<Scan> WorkTree::State::attempt(NameSource& source, const std::vector<std:
   Look at{walk, writer, source.trusts_modes(), begun, scan.left_out};
   for (const Unread& unread : cache.unread) at.why.emplace(unread.path, unread.why);
   std::vector<TreeChange> changes;
+  changes.reserve(gone.size());
   for (const CachedName& name : gone) changes.push_back({name.path, 0, {}});
   for (CachedName& name : cache.names) {
     std::optional<FileInfo> before = name.info;

@@ -175,7 +175,7 @@ result<void> WorkspaceApply::add_wanted(std::size_t place, const ScanEntry* scan
           auto blob = target ? writer.blob(*target) : result<std::string>(target.error());
           if (blob) oid = *blob;
         } else if (auto file = context_.root.open_file(entry.path)) {
-          auto blob = writer.blob(std::move(*file));
+          auto blob = writer.blob(*file);
           if (!blob) return blob.error();
           oid = blob->oid;
         }
