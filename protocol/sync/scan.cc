@@ -14,6 +14,7 @@
 #include "protocol/sync/record.h"
 #include "protocol/sync/scan_cache.h"
 #include "protocol/sync/scan_names.h"
+#include "protocol/sync/tree_path.h"
 #include "protocol/sync/tree_writer.h"
 
 namespace protocol::sync {
@@ -32,11 +33,6 @@ constexpr int kTries = 3;  // a file that changes each time it is read is taken 
 bool same_file(const FileInfo& a, const FileInfo& b) {
   return a.kind == b.kind && a.mode == b.mode && a.inode == b.inode && a.size == b.size &&
          a.modified_ns == b.modified_ns && a.changed_ns == b.changed_ns;
-}
-
-std::string parent_of(const std::string& path) {
-  std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? std::string() : path.substr(0, slash);
 }
 
 // Both sorted by path.
@@ -369,7 +365,7 @@ void WorkTree::State::cannot_look(CachedName& name, const Failure& failure, Look
   at.unread.push_back(&name);
   std::string there = name.path;
   if (!at.walk.info(there)) {
-    std::string above = parent_of(there);
+    std::string above(parent_of(there));
     while (!above.empty() && !at.walk.info(above)) {
       there = std::move(above);
       above = parent_of(there);
@@ -468,7 +464,7 @@ result<Scan> WorkTree::State::attempt(NameSource& source, const std::vector<std:
           {name.path, name.mode, name.oid, name.info ? *name.info : FileInfo(), is_read});
   }
   for (auto& [path, why] : at.why)
-    if (path.empty() || !is_hidden(parent_of(path), scan.unread))
+    if (path.empty() || !is_hidden(std::string(parent_of(path)), scan.unread))
       scan.unread.push_back({path, why});
   return scan;
 }

@@ -7,6 +7,7 @@
 
 #include "protocol/sync/directory_walk.h"
 #include "protocol/sync/path_rules.h"
+#include "protocol/sync/tree_path.h"
 
 namespace protocol::sync {
 
@@ -14,11 +15,6 @@ using wire::Errc;
 using wire::Failure;
 
 namespace {
-
-std::string_view parent_of(std::string_view path) {
-  std::size_t slash = path.rfind('/');
-  return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
-}
 
 std::string join(std::string_view directory, std::string_view name) {
   if (directory.empty()) return std::string(name);

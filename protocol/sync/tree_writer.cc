@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "protocol/sync/path_rules.h"
+#include "protocol/sync/tree_path.h"
 
 namespace protocol::sync {
 
@@ -19,11 +20,6 @@ namespace {
 
 constexpr std::size_t kBatch = 400;   // files that are staged before they are put in place
 constexpr std::size_t kSyncEach = 8;  // above this many, one sync of the file system is cheaper
-
-std::string parent_of(const std::string& path) {
-  std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? std::string() : path.substr(0, slash);
-}
 
 // The permissions of a file that replaces `old`: what git does not record stays as it was.
 std::uint32_t permissions(bool program, const FileInfo& old) {
@@ -121,12 +117,13 @@ ChangeOutcome TreeWriter::remove(const Change& change) {
     return true;
   };
   auto removed = attempt();
-  if (!removed && removed.error().code == Errc::denied && make_writable(parent_of(change.path)))
+  if (!removed && removed.error().code == Errc::denied &&
+      make_writable(std::string(parent_of(change.path))))
     removed = attempt();
   if (!removed) return failed(removed.error());
   if (!*removed) return moved_on();
-  touched_.insert(parent_of(change.path));
-  emptied_.insert(parent_of(change.path));
+  touched_.emplace(parent_of(change.path));
+  emptied_.emplace(parent_of(change.path));
   return {};
 }
 
@@ -138,7 +135,7 @@ ChangeOutcome TreeWriter::set_mode(const Change& change) {
     return moved_on();
   auto set = root_.set_mode(change.path, permissions(change.to->mode == kModeProgram, **info));
   if (!set) return failed(set.error());
-  touched_.insert(parent_of(change.path));
+  touched_.emplace(parent_of(change.path));
   ChangeOutcome outcome;
   if (auto now = root_.info(change.path)) outcome.info = *now;
   return outcome;
@@ -148,7 +145,7 @@ ChangeOutcome TreeWriter::set_mode(const Change& change) {
 // other changes may go on.
 result<std::optional<TreeWriter::Staged>> TreeWriter::stage(const Change& change, std::size_t index,
                                                             ChangeOutcome& outcome) {
-  const std::string parent = parent_of(change.path);
+  const std::string parent(parent_of(change.path));
   auto give_up = [&](Failure failure) -> result<std::optional<Staged>> {
     if (failure.code == Errc::no_space) return failure;
     outcome = failed(std::move(failure));
@@ -266,7 +263,7 @@ bool TreeWriter::clear_way(const std::string& path) {
       if (*taken) continue;
       if (!root_.rename(at, aside)) return false;
       moved_aside_[at] = aside;
-      touched_.insert(parent_of(at));
+      touched_.emplace(parent_of(at));
       return true;
     }
     return false;
@@ -308,10 +305,11 @@ bool TreeWriter::make_writable(const std::string& path) {
 void TreeWriter::prune(const std::string& path) {
   for (std::string at = path; !at.empty(); at = parent_of(at)) {
     auto removed = root_.remove_directory(at);
-    if (!removed && removed.error().code == Errc::denied && make_writable(parent_of(at)))
+    if (!removed && removed.error().code == Errc::denied &&
+        make_writable(std::string(parent_of(at))))
       removed = root_.remove_directory(at);
     if (!removed || !*removed) return;
-    touched_.insert(parent_of(at));
+    touched_.emplace(parent_of(at));
   }
 }
 
@@ -332,7 +330,7 @@ result<void> TreeWriter::sync_directories() {
 result<void> TreeWriter::write_journal(const std::vector<Change>& changes) {
   if (options_.journal.empty()) return {};
   std::set<std::string> directories;
-  for (const Change& change : changes) directories.insert(parent_of(change.path));
+  for (const Change& change : changes) directories.emplace(parent_of(change.path));
   std::string text;
   for (const std::string& directory : directories) {
     text += directory;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "protocol/sync/object_store.h"
+#include "protocol/sync/tree_path.h"
 
 namespace protocol::sync {
 
@@ -21,11 +22,6 @@ constexpr std::size_t kMaxRefFile = 4096;
 constexpr std::size_t kMaxPackedRefs = 64 * 1024 * 1024;
 constexpr std::size_t kMaxRefs = 100'000;
 constexpr int kMaxDepth = 32;
-
-std::string parent_of(const std::string& path) {
-  std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? std::string() : path.substr(0, slash);
-}
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' '))
@@ -106,7 +102,7 @@ result<void> WorkspaceGit::make_directory(const std::string& path) const {
 }
 
 result<void> WorkspaceGit::put(const std::string& path, std::string_view bytes) const {
-  auto made = make_directory(parent_of(path));
+  auto made = make_directory(std::string(parent_of(path)));
   if (!made) return made;
   auto info = workspace_.info(path);
   if (!info) return info.error();
@@ -338,7 +334,7 @@ result<void> WorkspaceGit::copy_objects(const os::Beneath& quarantine,
     if (!from) return {};  // a link, or gone by now: as if it were not there
     if (info.size > left) return Failure(Errc::too_large, "the objects made in the sandbox");
     left -= info.size;
-    auto made = quarantine.make_directories(parent_of(name));
+    auto made = quarantine.make_directories(std::string(parent_of(name)));
     if (!made) return made;
     auto to = quarantine.create(name);
     if (!to) return to.error();
