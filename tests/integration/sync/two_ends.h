@@ -230,9 +230,11 @@ class TwoEnds {
   // Brings a result's pack to the laptop.
   result<void> receive(const wire::Result& result) {
     auto pipe = must(os::make_pipe());
+    // Here, not in the thread: after a restart the first call opens the origin.
+    std::string merged = origin().merged(kSandbox);
     wire::result<void> written;
     std::thread writer([&, out = std::move(pipe.write)]() mutable {
-      written = workspace().write_pack(result, origin().merged(kSandbox), std::move(out));
+      written = workspace().write_pack(result, merged, std::move(out));
     });
     auto read = origin().read_pack(std::move(pipe.read), wire::kMaxPackBytes, {});
     writer.join();
