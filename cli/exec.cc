@@ -171,11 +171,7 @@ os::awaitable<void> find_sandbox(Exec& exec, AgentStarter& starter) {
     exec.made = true;
     co_return;
   }
-  auto ancestors = [root = exec.target.project.root,
-                    environment = &context.environment](const std::vector<std::string>& commits) {
-    return ancestors_of_head(root, commits, *environment);
-  };
-  co_await resolver.adopt_detached(exec.target.key, ancestors);
+  co_await adopt_detached(context, exec.target);
   Resolved resolved = co_await resolver.resolve(exec.target.request(), starter);
   exec.entry = resolved.entry;
   exec.made = resolved.made;

@@ -13,11 +13,7 @@ os::awaitable<Entry> existing_entry(Context& context, const Target& target) {
     co_return named;
   }
   Resolver resolver = make_resolver(context);
-  auto ancestors = [root = target.project.root,
-                    environment = &context.environment](const std::vector<std::string>& commits) {
-    return ancestors_of_head(root, commits, *environment);
-  };
-  co_await resolver.adopt_detached(target.key, ancestors);
+  co_await adopt_detached(context, target);
   AgentStarter starter(context, target);
   ResolveRequest request = target.request();
   request.make = false;
@@ -46,8 +42,7 @@ os::awaitable<Existing> open_existing(Context& context, const Target& target, En
   co_return existing;
 }
 
-os::awaitable<void> not_there(Context& context, Existing& existing, const BindFailed& failure) {
-  BindFailed gone = failure;
+os::awaitable<void> not_there(Context& context, Existing& existing, BindFailed gone) {
   co_await forget_if_gone(context, *existing.client, existing.entry, gone);
   throw UserError("project", "the sandbox " + existing.entry.id + " is gone",
                   "`sandbox start` makes a new one.");

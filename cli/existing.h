@@ -30,7 +30,6 @@ protocol::os::awaitable<Existing> open_existing(Context& context, const Target& 
 
 // Ends the work with a sandbox of which bind said that it is not there: forgets it when that is
 // certain. Always throws.
-protocol::os::awaitable<void> not_there(Context& context, Existing& existing,
-                                        const BindFailed& failure);
+protocol::os::awaitable<void> not_there(Context& context, Existing& existing, BindFailed gone);
 
 }  // namespace cli

@@ -29,7 +29,7 @@ os::awaitable<void> refuse_to_lose(SessionClient& client, Entry entry) {
 
 os::awaitable<void> take(Context& context, Old& old, Entry entry) {
   old.connection = co_await connect(context, entry.key.box);
-  old.client = co_await bind_sandbox(context, *old.connection, entry, std::string(32, '0'));
+  old.client = co_await bind_sandbox(context, *old.connection, entry, std::string(kNoOrigin));
   wire::LockRequested lock = lock_request(context, "reset", "", entry.key.box);
   std::optional<wire::Refused> refused;
   std::optional<BindFailed> gone;

@@ -25,7 +25,7 @@ struct Found {
 // Is the entry's sandbox still there? Says so, or forgets it.
 os::awaitable<bool> still_there(Context& context, Connection& connection, const Entry& entry) {
   Entry asked = entry;
-  auto client = co_await bind_sandbox(context, connection, asked, std::string(32, '0'));
+  auto client = co_await bind_sandbox(context, connection, asked, std::string(kNoOrigin));
   std::optional<BindFailed> gone;
   try {
     co_await client->bound();
@@ -45,7 +45,7 @@ os::awaitable<bool> still_there(Context& context, Connection& connection, const 
 os::awaitable<Found> adopt(Context& context, const Target& target, std::string id) {
   Entry entry = co_await named_entry(context, target, id);
   auto connection = co_await connect(context, entry.key.box);
-  auto client = co_await bind_sandbox(context, *connection, entry, std::string(32, '0'));
+  auto client = co_await bind_sandbox(context, *connection, entry, std::string(kNoOrigin));
   std::optional<wire::Failed> failed;
   wire::Bound bound;
   try {
@@ -92,11 +92,7 @@ os::awaitable<Found> find_or_make(Context& context, const Target& target) {
   for (int round = 0; round < kMostRounds; ++round) {
     Resolver resolver = make_resolver(context);
     AgentStarter starter(context, target);
-    auto ancestors = [root = target.project.root,
-                      environment = &context.environment](const std::vector<std::string>& commits) {
-      return ancestors_of_head(root, commits, *environment);
-    };
-    co_await resolver.adopt_detached(target.key, ancestors);
+    co_await adopt_detached(context, target);
     ResolveRequest request = target.request();
     request.wait = context.arguments.has("wait");
     Resolved resolved = co_await resolver.resolve(request, starter);

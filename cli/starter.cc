@@ -142,7 +142,7 @@ os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& conn
   Entry entry;
   entry.id = id;
   entry.key.box = connection.box().name;
-  auto client = co_await bind_sandbox(context, connection, entry, std::string(32, '0'));
+  auto client = co_await bind_sandbox(context, connection, entry, std::string(kNoOrigin));
   wire::result<void> outcome;
   std::optional<wire::Failed> failed;
   std::optional<wire::Refused> refused;

@@ -69,6 +69,9 @@ protocol::os::awaitable<std::shared_ptr<SessionLock>> hold_sandbox(Context& cont
 // What this command does, for people: the text after `--`.
 std::string command_text(const Context& context);
 
+// The origin of a session that syncs nothing.
+inline constexpr std::string_view kNoOrigin = "00000000000000000000000000000000";
+
 // A session for the sandbox, with bind sent and not yet answered. The answer is checked to come
 // from the entry's agent. The sandbox is held as long as the client lives.
 protocol::os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context,

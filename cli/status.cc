@@ -136,11 +136,7 @@ os::awaitable<int> run_status(Context& context) {
   Target target = find_target(context);
   if (!context.arguments.has("id")) {
     Resolver resolver = make_resolver(context);
-    auto ancestors = [root = target.project.root,
-                      environment = &context.environment](const std::vector<std::string>& commits) {
-      return ancestors_of_head(root, commits, *environment);
-    };
-    co_await resolver.adopt_detached(target.key, ancestors);
+    co_await adopt_detached(context, target);
     std::optional<Entry> found;
     {
       auto storage = co_await resolver.lock();

@@ -172,11 +172,7 @@ os::awaitable<std::vector<Entry>> chosen(Context& context) {
     co_return entries;
   }
   Target target = find_target(context);
-  auto ancestors = [root = target.project.root,
-                    environment = &context.environment](const std::vector<std::string>& commits) {
-    return ancestors_of_head(root, commits, *environment);
-  };
-  co_await resolver.adopt_detached(target.key, ancestors);
+  co_await adopt_detached(context, target);
   auto storage = co_await resolver.lock();
   ResolveRequest request = target.request();
   if (Entry* entry = choose(*storage, request); entry != nullptr) {

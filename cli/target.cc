@@ -167,6 +167,15 @@ Resolver make_resolver(Context& context) {
   return Resolver(context.executor, context.pool, context.output, context.paths);
 }
 
+os::awaitable<void> adopt_detached(Context& context, const Target& target) {
+  auto ancestors = [root = target.project.root,
+                    environment = &context.environment](const std::vector<std::string>& commits) {
+    return ancestors_of_head(root, commits, *environment);
+  };
+  Resolver resolver = make_resolver(context);
+  co_await resolver.adopt_detached(target.key, ancestors);
+}
+
 os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id) {
   Resolver resolver = make_resolver(context);
   if (id.empty() || id.size() > wire::kMaxNameBytes ||

@@ -48,6 +48,9 @@ protocol::os::awaitable<std::shared_ptr<protocol::sync::Origin>> open_origin(Con
 
 Resolver make_resolver(Context& context);
 
+// Resolver::adopt_detached for this target: git says what HEAD has moved on from. Throws UserError.
+protocol::os::awaitable<void> adopt_detached(Context& context, const Target& target);
+
 // The entry of --id, from the storage; one made of nothing but the id when it is not on record.
 // Throws UserError for a bad id.
 protocol::os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id);
