@@ -138,7 +138,18 @@ void Output::line(std::string_view text) {
   }
 }
 
-void Output::json_line(const boost::json::value& value) { line(boost::json::serialize(value)); }
+std::string Output::answer_line(boost::json::value answer) const {
+  if (answer.is_object() && !warnings_.empty()) {
+    boost::json::array texts;
+    for (const auto& warning : warnings_) {
+      texts.emplace_back(json_text(warning));
+    }
+    answer.get_object()["Warnings"] = std::move(texts);
+  }
+  return boost::json::serialize(answer);
+}
+
+void Output::json_line(const boost::json::value& value) { line(answer_line(value)); }
 
 void Output::note(std::string_view text) {
   if (!options_.json) {
@@ -148,10 +159,12 @@ void Output::note(std::string_view text) {
 }
 
 void Output::warn(std::string_view text) {
-  if (!options_.json) {
-    clear_transient();
-    to_stderr(paint("Warning:", "33", false) + " " + std::string(text) + "\n");
+  if (options_.json) {
+    warnings_.emplace_back(text);
+    return;
   }
+  clear_transient();
+  to_stderr(paint("Warning:", "33", false) + " " + std::string(text) + "\n");
 }
 
 void Output::prompt(std::string_view text) {
@@ -168,7 +181,7 @@ void Output::error(const UserError& error) {
   clear_transient();
   if (options_.json) {
     if (!options_.stdout_open ||
-        write_all(options_.out_fd, boost::json::serialize(error_object(error)) + "\n") != 0) {
+        write_all(options_.out_fd, answer_line(error_object(error)) + "\n") != 0) {
       to_stderr("Error: " + std::string(error.what()) + "\n");
     }
     return;

@@ -36,12 +36,12 @@ class Output {
   // A line of the answer, on stdout. Throws UserError when stdout cannot take it, one without words
   // when its reader has gone.
   void line(std::string_view text);
-  // The answer of --json: one line on stdout.
+  // The answer of --json: one line on stdout. An object gets what was warned of as Warnings.
   void json_line(const boost::json::value& value);
 
   // One line on stderr beside a command's own output; not with --json.
   void note(std::string_view text);
-  void warn(std::string_view text);  // the same, coloured
+  void warn(std::string_view text);  // the same, coloured; with --json it is kept for the answer
   // A question on stderr, without the end of its line.
   void prompt(std::string_view text);
   // For --trace: always shown.
@@ -65,7 +65,11 @@ class Output {
  private:
   void to_stderr(std::string text);
 
+  // `answer` with what was warned of until now, as a line.
+  std::string answer_line(boost::json::value answer) const;
+
   OutputOptions options_;
+  std::vector<std::string> warnings_;  // with --json
   bool transient_shown_ = false;
   bool raw_ = false;
 };

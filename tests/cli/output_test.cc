@@ -62,6 +62,32 @@ TEST_CASE("with --json an error is one object on stdout, and notes are silent") 
   CHECK(std::count(line.begin(), line.end(), '\n') == 1);
 }
 
+TEST_CASE("with --json what was warned of stands in the answer, and in an error") {
+  auto written = [](auto&& write) {
+    Captured captured;
+    cli::OutputOptions options;
+    options.json = true;
+    auto output = captured.output(options);
+    write(output);
+    return boost::json::parse(Captured::all(captured.out)).as_object();
+  };
+  auto answer = written([](cli::Output& output) {
+    output.warn("the first");
+    output.warn("not UTF-8: \xff");
+    output.json_line(boost::json::object{{"Key", 1}});
+  });
+  CHECK(answer["Key"] == 1);
+  CHECK(answer["Warnings"] == boost::json::array{"the first", "not UTF-8: \\xff"});
+  auto error = written([](cli::Output& output) {
+    output.warn("before it");
+    output.error(cli::UserError("box", "cannot reach it"));
+  });
+  CHECK(error.contains("Error"));
+  CHECK(error["Warnings"] == boost::json::array{"before it"});
+  auto quiet = written([](cli::Output& output) { output.json_line(boost::json::object{}); });
+  CHECK_FALSE(quiet.contains("Warnings"));
+}
+
 TEST_CASE("colours only where they are wanted") {
   cli::OutputOptions options;
   CHECK(cli::Output(options).paint("x", "31", false) == "x");

@@ -37,6 +37,19 @@ TEST_CASE(
   CHECK(again.err.find("still has") == std::string::npos);
 }
 
+TEST_CASE("with --json the answer says where a damaged storage file is kept") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  write_text(machine.state() / "sandboxes.json", "{ damaged");
+  auto ended = machine.run({"exec", "--json", "--", "true"});
+  CHECK(ended.status == 0);
+  auto answer = boost::json::parse(ended.out).as_object();
+  REQUIRE(answer.contains("Warnings"));
+  CHECK(boost::json::serialize(answer["Warnings"]).find("sandboxes.json.damaged-1") !=
+        std::string::npos);
+}
+
 TEST_CASE("what a damaged storage knew of other projects can be found and stopped") {
   Machine machine;
   machine.make_repository();
