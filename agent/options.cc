@@ -323,9 +323,8 @@ usage:
   sandbox-agent serve --state DIR --name NAME [options]
   sandbox-agent authorize --state DIR [--user NAME] 'ssh-ed25519 AAAA... comment'
   sandbox-agent bridge --state DIR             (joins stdin and stdout to that agent)
-  sandbox-agent supervise --directory DIR      (started by serve, one per sandbox)
-  sandbox-agent limited LIMITS -- PROGRAM NAME (started by those two, before what is limited)
   sandbox-agent version
+(serve starts two more for its own use: supervise, one per sandbox, and limited)
 
 serve:
   --state DIR            where it keeps everything; one agent per directory

@@ -7,6 +7,7 @@
 #include "cli/command_runs.h"
 #include "cli/commands_boxes.h"
 #include "cli/error.h"
+#include "cli/help.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {
@@ -16,8 +17,8 @@ namespace {
 
 const Option kDir{"dir,d", "DIR", "work as if started in DIR"};
 const Option kId{"id", "ID", "the sandbox with this id, whatever the project and branch"};
-const Option kOpen{"open", nullptr, "print the sandbox's URL, too"};
-const Option kOpenIgnored{"open", nullptr, "accepted and ignored: the URL is always shown"};
+const Option kOpen{"open", nullptr, "print the sandbox's address, too: ssh://ID@HOST:PORT"};
+const Option kOpenIgnored{"open", nullptr, "accepted and ignored: the address is always shown"};
 const Option kInit{"init", "KEY=VALUE",
                    "environment of the setup commands, when a sandbox is made; may be repeated"};
 const Option kIsolation{"isolation", "MODE", "auto, bwrap or none: what a new sandbox runs in"};
@@ -80,6 +81,10 @@ const std::vector<Command>& commands() {
        "exec [CONFIG] -- COMMAND [ARGUMENT...]",
        "Sends the work tree, runs COMMAND in the sandbox, in the same directory as here, and "
        "brings changed files back. Makes the sandbox when there is none.\n"
+       "\n"
+       "While another command has the sandbox, exec waits on this machine's own box, without\n"
+       "limit, and on any other box says who has it and exits with 75; with CI=true it waits\n"
+       "there for up to 30 minutes. --wait, --no-wait and SANDBOX_LOCK_WAIT change that.\n"
        "\n"
        "The exit status is the command's, or\n"
        "    2  the arguments or the configuration cannot be used; nothing was done\n"
@@ -156,7 +161,7 @@ const std::vector<Command>& commands() {
        run_attach},
       {"kill",
        "End a detached job and all its processes",
-       "kill ID | --all",
+       "kill ID | --all [OPTION...]",
        "INT, after 5 seconds TERM, after 2 more KILL. Comes back when all of it has ended. Waits "
        "for "
        "no lock.",
@@ -228,8 +233,9 @@ const std::vector<Command>& commands() {
       {"stop",
        "End this project's sandbox",
        "stop",
-       "Ends the sandbox and removes its files on the box, unless it has work that was never "
-       "pulled.",
+       "Ends the sandbox and removes its files on the box. Keeps it, and says why, while a command "
+       "runs in it (--force ends that command, too), while others have its box busy or locked "
+       "(--force-command), and while it has work that was never pulled (--discard).",
        {kDir,
         kId,
         {"all", nullptr, "every sandbox on record"},
@@ -322,10 +328,9 @@ void add(options::options_description& description, const Option& option) {
 
 UserError misuse(const std::string& message, const Command* command) {
   return UserError("arguments", message,
-                   command == nullptr
-                       ? "`sandbox --help` shows the commands."
-                       : "Usage: sandbox " + std::string(command->usage) + "   (`sandbox " +
-                             command->name + " --help` shows the options)",
+                   command == nullptr ? "`sandbox --help` shows the commands."
+                                      : "Usage: sandbox " + usage(*command) + "   (`sandbox " +
+                                            command->name + " --help` shows the options)",
                    kMisuse);
 }
 

@@ -74,7 +74,25 @@ std::string command_lines(const std::vector<Command>& rows, std::size_t width) {
   return text;
 }
 
+// Does the command's own usage say that there are options?
+bool names_options(std::string_view usage) {
+  for (auto at = usage.find("--"); at != std::string_view::npos; at = usage.find("--", at + 2)) {
+    if (at + 2 < usage.size() && usage[at + 2] != ' ') {
+      return true;
+    }
+  }
+  return usage.find("OPTION...") != std::string_view::npos;
+}
+
 }  // namespace
+
+std::string usage(const Command& command) {
+  std::string text = command.usage;
+  if (!command.options.empty() && !names_options(text)) {
+    text.insert(std::string_view(command.name).size(), " [OPTION...]");
+  }
+  return text;
+}
 
 std::string overview() {
   std::string text =
@@ -88,7 +106,7 @@ std::string overview() {
 }
 
 std::string help(const Command& command) {
-  std::string text = std::string(command.summary) + ".\n\nUsage: sandbox " + command.usage + "\n";
+  std::string text = std::string(command.summary) + ".\n\nUsage: sandbox " + usage(command) + "\n";
   if (*command.details != '\0') {
     text += "\n" + broken(command.details, 0) + "\n";
   }

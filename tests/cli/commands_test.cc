@@ -57,6 +57,14 @@ TEST_CASE("every row has a summary, a usage and something to run") {
   }
 }
 
+TEST_CASE("a usage says that there are options where there are some") {
+  CHECK(cli::usage(*cli::find_command("pull")) == "pull [OPTION...]");
+  CHECK(cli::usage(*cli::find_command("exec")) ==
+        "exec [OPTION...] [CONFIG] -- COMMAND [ARGUMENT...]");
+  CHECK(cli::usage(*cli::find_command("kill")) == "kill ID | --all [OPTION...]");  // by itself
+  CHECK(cli::usage(*cli::find_command("jobs")) == "jobs");
+}
+
 TEST_CASE("every option says what it does, and none is there twice") {
   for (const cli::Command* each : all_rows()) {
     const cli::Command& row = *each;
