@@ -47,11 +47,11 @@ template <class V> void fields(V& v, MaybeConst<Signal> auto& m) { v("name", m.n
 template <class V> void fields(V& v, MaybeConst<Window> auto& m) { v("rows", m.rows); v("columns", m.columns); }
 template <class V> void fields(V& v, MaybeConst<Merged> auto& m) { v("result", m.result); }
 template <class V> void fields(V& v, MaybeConst<Pull> auto& m) { v("merged", m.merged); v("whole", m.whole); }
-template <class V> void fields(V& v, MaybeConst<Bound> auto& m) { v("sandbox", m.sandbox); v("state", m.state); v("agent", m.agent); v("ttl_seconds", m.ttl_seconds); v("fresh", m.fresh); }
+template <class V> void fields(V& v, MaybeConst<Bound> auto& m) { v("sandbox", m.sandbox); v("state", m.state); v("agent", m.agent); v("ttl_seconds", m.ttl_seconds); v("fresh", m.fresh); v("isolation", m.isolation); }
 template <class V> void fields(V& v, MaybeConst<Info> auto& m) { v("agent", m.agent); v("name", m.name); v("version", m.version); v("user", m.user); v("protocol", m.protocol); v("ttl_seconds", m.ttl_seconds); }
 template <class V> void fields(V& v, MaybeConst<SandboxInfo> auto& m) { v("sandbox", m.sandbox); v("user", m.user); v("project", m.project); v("branch", m.branch); v("config", m.config); v("state", m.state); v("created_at", m.created_at); v("used_at", m.used_at); v("holders", m.holders); v("waiting", m.waiting); v("active", m.active); v("size_bytes", m.size_bytes); }
 template <class V> void fields(V& v, MaybeConst<Sandboxes> auto& m) { v("sandboxes", m.sandboxes); }
-template <class V> void fields(V& v, MaybeConst<JobInfo> auto& m) { v("job", m.job); v("command", m.command); v("state", m.state); v("pid", m.pid); v("started_at", m.started_at); v("status", m.status); v("signal", m.signal); v("detached", m.detached); }
+template <class V> void fields(V& v, MaybeConst<JobInfo> auto& m) { v("job", m.job); v("command", m.command); v("state", m.state); v("pid", m.pid); v("started_at", m.started_at); v("status", m.status); v("signal", m.signal); v("detached", m.detached); v("fence", m.fence); }
 template <class V> void fields(V& v, MaybeConst<Status> auto& m) { v("sandbox", m.sandbox); v("queue", m.queue); v("jobs", m.jobs); v("snapshot", m.snapshot); v("unmerged", m.unmerged); }
 template <class V> void fields(V& v, MaybeConst<Queued> auto& m) { v("position", m.position); v("holders", m.holders); }
 template <class V> void fields(V& v, MaybeConst<Granted> auto& m) { v("fence", m.fence); v("ttl_seconds", m.ttl_seconds); v("queued", m.queued); v("bypassed", m.bypassed); v("shared", m.shared); }
@@ -75,7 +75,7 @@ template <class V> void fields(V& v, MaybeConst<UserLocked> auto& m) { v("lock",
 template <class V> void fields(V& v, MaybeConst<UserUnlocked> auto& m) { v("was", m.was); }
 template <class V> void fields(V& v, MaybeConst<Jobs> auto& m) { v("jobs", m.jobs); }
 template <class V> void fields(V& v, MaybeConst<Killed> auto& m) { v("jobs", m.jobs); }
-template <class V> void fields(V& v, MaybeConst<Hello> auto& m) { v("origin", m.origin); v("user", m.user); v("fence", m.fence); v("version", m.version); v("pid", m.pid); v("jobs", m.jobs); }
+template <class V> void fields(V& v, MaybeConst<Hello> auto& m) { v("origin", m.origin); v("user", m.user); v("fence", m.fence); v("version", m.version); v("epoch", m.epoch); v("pid", m.pid); v("jobs", m.jobs); }
 template <class V> void fields(V&, MaybeConst<Hangup> auto&) {}
 template <class V> void fields(V& v, MaybeConst<EndJob> auto& m) { v("job", m.job); v("signal", m.signal); }
 template <class V> void fields(V&, MaybeConst<Detach> auto&) {}

@@ -270,7 +270,8 @@ struct Bound {
   std::string state;  // starting, ready
   std::string agent;  // the agent's id
   std::int64_t ttl_seconds = 0;
-  bool fresh = false;  // nothing was ever synced into it
+  bool fresh = false;     // nothing was ever synced into it
+  std::string isolation;  // what it runs in: bwrap or none; empty: an older agent does not say
 };
 struct Info {
   std::string agent;  // id, made once per state directory
@@ -309,6 +310,7 @@ struct JobInfo {
   std::optional<int> status;
   std::string signal;
   bool detached = false;
+  std::string fence;  // of the lock it runs under; empty: of none, or an older supervisor
 };
 struct Status {
   SandboxInfo sandbox;
@@ -443,6 +445,7 @@ struct Hello {
   std::string user;
   std::string fence;
   std::string version;
+  std::int64_t epoch = 0;     // the agent's, which grows at each of its starts; 0: not said
   std::int64_t pid = 0;       // in the answer: the supervisor's
   std::vector<JobInfo> jobs;  // in the answer: running ones
 };
