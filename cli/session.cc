@@ -40,10 +40,10 @@ struct Session::State {
     beat.notify();
   }
 
-  std::shared_ptr<BulkQueue> stream(wire::FrameKind kind, std::uint32_t request) {
+  std::shared_ptr<os::BulkQueue> stream(wire::FrameKind kind, std::uint32_t request) {
     auto& queue = streams[{request, kind}];
     if (!queue) {
-      queue = std::make_shared<BulkQueue>(executor);
+      queue = std::make_shared<os::BulkQueue>(executor);
       if (failed) {
         queue->cut(*failed);
       }
@@ -128,7 +128,7 @@ struct Session::State {
   os::Wakeup news;
   os::Wakeup beat;
   std::deque<Incoming> inbox;
-  std::map<std::pair<std::uint32_t, wire::FrameKind>, std::shared_ptr<BulkQueue>> streams;
+  std::map<std::pair<std::uint32_t, wire::FrameKind>, std::shared_ptr<os::BulkQueue>> streams;
   std::optional<std::string> failed;
   std::uint32_t last_request = 0;
   std::uint32_t oldest_request = 0;  // streams of earlier ones are read and dropped
@@ -178,7 +178,7 @@ os::awaitable<Session::Incoming> Session::next() {
   co_return incoming;
 }
 
-std::shared_ptr<BulkQueue> Session::bulk(wire::FrameKind kind, std::uint32_t request) {
+std::shared_ptr<os::BulkQueue> Session::bulk(wire::FrameKind kind, std::uint32_t request) {
   return state_->stream(kind, request);
 }
 

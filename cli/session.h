@@ -9,8 +9,8 @@
 #include <optional>
 #include <string>
 
-#include "cli/bulk_queue.h"
 #include "cli/trace.h"
+#include "protocol/os/bulk_queue.h"
 #include "protocol/os/byte_stream.h"
 #include "protocol/os/frame_stream.h"
 
@@ -41,7 +41,8 @@ class Session {
       std::chrono::steady_clock::time_point deadline);
   // The stream of that kind and request, made on first use; kept until drop(). A result's pack is
   // cut when `failed` comes after the result, every stream when the connection is lost.
-  std::shared_ptr<BulkQueue> bulk(protocol::wire::FrameKind kind, std::uint32_t request);
+  std::shared_ptr<protocol::os::BulkQueue> bulk(protocol::wire::FrameKind kind,
+                                                std::uint32_t request);
   // Forgets a request's streams, both ways.
   void drop(std::uint32_t request);
 

@@ -106,14 +106,11 @@ void Connection::on_bulk(wire::Frame frame) {
     frames_.consumed(frame.kind, frame.request, frame.payload.size());
     return;
   }
-  Inbox& inbox = frame.kind == FrameKind::pack ? of->pack : of->input;
-  if (frame.payload.empty()) {
-    if (frame.kind == FrameKind::pack) of->pack_complete = true;
-    return inbox.end();
-  }
-  if (inbox.ended()) return;
+  os::BulkQueue& queue = frame.kind == FrameKind::pack ? of->pack : of->input;
+  if (frame.payload.empty() && frame.kind == FrameKind::pack) of->pack_complete = true;
+  if (queue.ended()) return;
   buffered_ += frame.payload.size();
-  inbox.push(std::move(frame.payload));
+  queue.push(std::move(frame.payload));
   if (buffered_ > kMaxBuffered) on_hangup();
 }
 
@@ -233,12 +230,11 @@ Connection::Request* Connection::request(std::uint32_t number) {
 
 void Connection::discard_streams(std::uint32_t number, Request& of) {
   of.discarded = true;
-  for (auto [inbox, kind] :
+  for (auto [queue, kind] :
        {std::pair(&of.pack, FrameKind::pack), std::pair(&of.input, FrameKind::input)}) {
-    std::size_t bytes = inbox->clear();
+    std::size_t bytes = queue->drop();
     buffered_ -= bytes;
     frames_.consumed(kind, number, bytes);
-    inbox->end();
   }
 }
 

@@ -14,7 +14,6 @@
 #include <string>
 #include <vector>
 
-#include "agent/supervisor/inbox.h"
 #include "agent/supervisor/job.h"
 #include "protocol/os/frame_stream.h"
 #include "protocol/os/wakeup.h"

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "agent/supervisor/connection.h"
+#include "protocol/os/bulk_queue.h"
 
 namespace agent::supervisor {
 
@@ -17,7 +18,7 @@ struct Connection::Request {
   bool discarded = false;  // its streams are read and forgotten
   bool pack_complete = false;
   std::optional<protocol::wire::SyncStart> sync;  // received, waits for sync_end
-  Inbox pack, input;
+  protocol::os::BulkQueue pack, input;
   std::shared_ptr<Job> job;
   bool detached = false;     // the job is on its own
   std::vector<int> signals;  // came before the job

@@ -25,16 +25,6 @@ namespace {
 // Of the same open file, for the workspace to close.
 os::Fd second(const os::Fd& fd) { return os::Fd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)); }
 
-bool write_fully(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    ssize_t count = ::write(fd, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return false;
-    bytes.remove_prefix(static_cast<std::size_t>(count));
-  }
-  return true;
-}
-
 // What is looked at before anything of a sync is accepted.
 struct Standing {
   std::optional<wire::Result> later;  // of this origin, which it has not merged
@@ -118,7 +108,8 @@ awaitable<result<os::Fd>> Connection::spool_pack(std::uint32_t number, std::uint
       if (!made) co_return made.error();
       spool = std::move(*made);
     }
-    if (!write_fully(spool.get(), *bytes)) co_return os::errno_failure(errno, "keeping the pack");
+    auto kept = os::write_all(spool.get(), *bytes);
+    if (!kept) co_return Failure(kept.error().code, "keeping the pack: " + kept.error().what);
     frames_.consumed(FrameKind::pack, number, bytes->size());
   }
   if (!of.pack_complete) co_return Failure(Errc::gone, "the pack was not sent to its end");
