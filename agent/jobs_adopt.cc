@@ -31,7 +31,7 @@ struct Orphan : LockClient {
 }  // namespace
 
 result<void> Jobs::Job::use_sandbox() {
-  Attachment who;
+  SandboxUse who;
   who.user = record.user;
   who.scope = record.scope;
   who.verb = record.verb;

@@ -200,7 +200,7 @@ os::awaitable<void> serve_plain_exec(Services& services,
                                      protocol::ssh::ExecRequest request, std::string sandbox,
                                      std::string user) {
   channel->accept();
-  Attachment who;
+  SandboxUse who;
   who.user = user;
   who.verb = request.command.empty() ? "shell" : "exec";
   who.command = request.command;

@@ -21,7 +21,7 @@ struct Sandboxes::Entry {
   bool deciding = false;  // whether it is removed: it is there until that is decided
   std::int64_t use_saved_at = 0;
   struct User {
-    Attachment who;
+    SandboxUse who;
     std::int64_t since;
     std::function<void()> on_end;
   };

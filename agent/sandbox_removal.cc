@@ -175,7 +175,7 @@ awaitable<result<void>> Sandboxes::remove_idle_now(std::string id, std::shared_p
                                                    IdleRemoval how) {
   auto in_use = [&]() -> std::string {
     if (!found->users.empty()) {
-      const Attachment& who = found->users.front().who;
+      const SandboxUse& who = found->users.front().who;
       if (!who.session) {
         return who.user + " has a detached command in it: " + who.command;
       }

@@ -49,7 +49,7 @@ awaitable<void> Sandboxes::decided(std::string id) {
   }
 }
 
-result<std::unique_ptr<Sandboxes::Use>> Sandboxes::use(const std::string& id, Attachment who,
+result<std::unique_ptr<Sandboxes::Use>> Sandboxes::use(const std::string& id, SandboxUse who,
                                                        std::function<void()> on_end) {
   auto found = entry(id);
   if (!found || found->making || found->ending) {
@@ -75,7 +75,7 @@ result<std::unique_ptr<Sandboxes::Use>> Sandboxes::use(const std::string& id, At
 }
 
 awaitable<result<std::unique_ptr<Sandboxes::Use>>> Sandboxes::use_when_decided(
-    std::string id, Attachment who, std::function<void()> on_end) {
+    std::string id, SandboxUse who, std::function<void()> on_end) {
   for (;;) {
     co_await decided(id);
     if (!entry(id)) {
@@ -97,8 +97,8 @@ awaitable<result<std::unique_ptr<Sandboxes::Use>>> Sandboxes::use_when_decided(
   }
 }
 
-std::vector<Sandboxes::Attached> Sandboxes::attached() const {
-  std::vector<Attached> all;
+std::vector<Sandboxes::InUse> Sandboxes::uses() const {
+  std::vector<InUse> all;
   for (const auto& [id, each] : entries_) {
     for (const Entry::User& user : each->users) {
       all.push_back({id, each->sandbox.user, user.who, user.since});

@@ -27,7 +27,7 @@ namespace agent {
 using Sandbox = SandboxRecord;
 
 // Who uses a sandbox, as others see it.
-struct Attachment {
+struct SandboxUse {
   std::string user;
   std::string scope;
   LockOwner owner = 0;  // whose lock tells more; 0: nobody's
@@ -87,18 +87,18 @@ class Sandboxes {
   // Errc::not_found when it is gone or going; busy while somebody decides whether it goes; what
   // else keeps it from being locked names the session lock: then nothing may be done in the
   // sandbox. `on_end` is called once when the sandbox is being ended; let go of the Use soon after.
-  result<std::unique_ptr<Use>> use(const std::string& id, Attachment who,
+  result<std::unique_ptr<Use>> use(const std::string& id, SandboxUse who,
                                    std::function<void()> on_end);
   // The same, but waits until it is decided().
-  awaitable<result<std::unique_ptr<Use>>> use_when_decided(std::string id, Attachment who,
+  awaitable<result<std::unique_ptr<Use>>> use_when_decided(std::string id, SandboxUse who,
                                                            std::function<void()> on_end);
-  struct Attached {
+  struct InUse {
     std::string sandbox;
     std::string owner;  // the sandbox's user
-    Attachment who;
+    SandboxUse who;
     std::int64_t since = 0;  // seconds since 1970
   };
-  std::vector<Attached> attached() const;
+  std::vector<InUse> uses() const;
   // Does anybody use it, or does anything run in it? Asked of the lock, and of nothing else.
   bool active(const std::string& id) const;
   // What it takes of the disk, in bytes. Looks at every file, on a thread of its own.

@@ -4,7 +4,6 @@
 
 #include "agent/channel_stream.h"
 #include "agent/log.h"
-#include "agent/session_attached.h"
 #include "agent/session_state.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"

@@ -4,7 +4,6 @@
 
 #include "agent/jobs.h"
 #include "agent/notices.h"
-#include "agent/session_attached.h"
 #include "agent/session_state.h"
 #include "agent/user_locks.h"
 #include "protocol/os/clock.h"
@@ -109,9 +108,9 @@ void Session::on_box(std::uint32_t request, const wire::BoxRequest& ask) {
     shorten(*holders);
   }
   box.sandboxes = static_cast<std::int64_t>(services_.sandboxes.ids().size());
-  auto attached = services_.sandboxes.attached();
-  box.sessions = std::count_if(attached.begin(), attached.end(),
-                               [](const auto& each) { return each.who.session; });
+  auto uses = services_.sandboxes.uses();
+  box.sessions =
+      std::count_if(uses.begin(), uses.end(), [](const auto& each) { return each.who.session; });
   box.jobs = static_cast<std::int64_t>(services_.jobs.running());
   tell_notices(*user);
   client_.send(request, box);
@@ -124,21 +123,20 @@ void Session::on_sessions(std::uint32_t request, const wire::SessionsRequest& as
     return;
   }
   wire::Sessions sessions;
-  for (const auto& attached : services_.sandboxes.attached()) {
-    if (!attached.who.session || sessions.sessions.size() >= kShownSessions) {
+  for (const auto& use : services_.sandboxes.uses()) {
+    if (!use.who.session || sessions.sessions.size() >= kShownSessions) {
       continue;
     }
     wire::SessionInfo shown;
-    shown.user = attached.who.user;
-    shown.scope = attached.who.scope;
-    shown.sandbox = attached.owner == *user ? attached.sandbox : std::string();
-    shown.since = os::format_utc(os::Clock::system(std::chrono::seconds(attached.since)));
+    shown.user = use.who.user;
+    shown.scope = use.who.scope;
+    shown.sandbox = use.owner == *user ? use.sandbox : std::string();
+    shown.since = os::format_utc(os::Clock::system(std::chrono::seconds(use.since)));
     shown.state = "attached";
-    shown.verb = attached.who.verb;
-    shown.command = attached.who.command;
-    if (auto standing = services_.locks.standing(attached.who.owner);
-        standing && attached.who.verb.empty()) {
-      shown.state = services_.locks.waits(attached.who.owner) ? "waiting" : "running";
+    shown.verb = use.who.verb;
+    shown.command = use.who.command;
+    if (auto standing = services_.locks.standing(use.who.owner); standing && use.who.verb.empty()) {
+      shown.state = services_.locks.waits(use.who.owner) ? "waiting" : "running";
       shown.verb = standing->verb;
       shown.command = standing->command;
     }

@@ -3,7 +3,6 @@
 
 #include "agent/jobs.h"
 #include "agent/log.h"
-#include "agent/session_attached.h"
 #include "agent/session_state.h"
 #include "agent/supervisors.h"
 #include "protocol/wire/limits.h"
@@ -23,7 +22,7 @@ constexpr const char* kAttach = "attach";
 
 // Each has a connection to a supervisor and an open file.
 std::size_t attached_of(const Sandboxes& sandboxes, const std::string& user) {
-  auto all = sandboxes.attached();
+  auto all = sandboxes.uses();
   return static_cast<std::size_t>(std::count_if(all.begin(), all.end(), [&](const auto& each) {
     return each.who.user == user && each.who.verb == kAttach;
   }));
@@ -86,7 +85,7 @@ void Session::on_attach(std::uint32_t request, const wire::Attach& attach) {
     return;
   }
   attach_requests_.insert(request);
-  Attachment who;
+  SandboxUse who;
   who.user = *user;
   who.scope = scope_;
   who.owner = owner_.id();

@@ -128,7 +128,7 @@ awaitable<void> Session::on_bind(wire::Bind bind) {
 awaitable<result<std::unique_ptr<Sandboxes::Use>>> Session::use_sandbox(std::string id,
                                                                         std::string user,
                                                                         std::string scope) {
-  Attachment who;
+  SandboxUse who;
   who.user = std::move(user);
   who.scope = std::move(scope);
   who.owner = owner_.id();
@@ -182,15 +182,15 @@ std::optional<wire::Refused> Session::refused_by_commands() const {
   wire::Refused refused;
   refused.why = "busy";
   refused.box = services_.info.name;
-  for (const auto& attached : services_.sandboxes.attached()) {
-    const Attachment& who = attached.who;
-    if (attached.sandbox == sandbox_ && who.session && who.owner == 0 && !who.verb.empty()) {
+  for (const auto& use : services_.sandboxes.uses()) {
+    const SandboxUse& who = use.who;
+    if (use.sandbox == sandbox_ && who.session && who.owner == 0 && !who.verb.empty()) {
       wire::Holder holder;
       holder.user = who.user;
       holder.scope = who.scope;
       holder.verb = who.verb;
       holder.command = wire::printable(who.command, wire::kMaxTextBytes);
-      holder.held_seconds = services_.sandboxes.now() - attached.since;
+      holder.held_seconds = services_.sandboxes.now() - use.since;
       holder.sandbox = sandbox_;
       refused.holders.push_back(std::move(holder));
     }

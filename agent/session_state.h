@@ -171,7 +171,11 @@ class Session : public LockClient, public std::enable_shared_from_this<Session> 
   std::map<std::uint64_t, std::set<std::uint32_t>>
       results_open_;  // by grant: requests whose result's pack has not yet ended
   std::set<std::uint32_t> status_requests_;
-  struct Attached;
+  // A detached job whose output is shown.
+  struct Attached {
+    std::shared_ptr<Relay> relay;
+    std::unique_ptr<Sandboxes::Use> use;
+  };
   std::map<std::uint32_t, std::shared_ptr<Attached>> attached_;  // by request
   std::set<std::uint32_t> attach_requests_;                      // that were used for it
   std::size_t kills_ = 0;                                        // unanswered

@@ -120,7 +120,7 @@ os::awaitable<void> serve_tunnel(Services& services,
     co_return;
   }
   auto tunnel = std::make_shared<Tunnel>();
-  Attachment who;
+  SandboxUse who;
   who.user = user;
   who.verb = "tunnel";
   who.command = "to port " + std::to_string(request->port());
