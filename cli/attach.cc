@@ -12,8 +12,8 @@
 #include "cli/existing.h"
 #include "cli/job_place.h"
 #include "cli/report.h"
+#include "cli/sandbox_session.h"
 #include "cli/standard_streams.h"
-#include "cli/starter.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {

@@ -8,6 +8,7 @@
 #include "cli/removal.h"
 #include "cli/replace.h"
 #include "cli/report.h"
+#include "cli/sandbox_session.h"
 #include "cli/standard_streams.h"
 #include "cli/starter.h"
 #include "cli/target.h"
@@ -150,7 +151,7 @@ struct Exec {
   std::optional<Removal> removal;  // of --rm
 };
 
-os::awaitable<void> find_sandbox(Exec& exec, AgentStarter& starter) {
+os::awaitable<void> find_sandbox(Exec& exec, BoxStarter& starter) {
   Context& context = exec.context;
   bool reset = context.arguments.has("reset") && !exec.reset_done;
   exec.made = false;
@@ -196,7 +197,7 @@ os::awaitable<Removal> remove_afterwards(Context& context, SessionClient& client
 // std::nullopt: the sandbox was gone and has been forgotten, find another.
 os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams& streams) {
   Context& context = exec.context;
-  AgentStarter starter(context, exec.target);
+  BoxStarter starter(context, exec.target);
   co_await find_sandbox(exec, starter);
 
   std::shared_ptr<protocol::sync::Origin> origin = starter.origin();

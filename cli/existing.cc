@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "cli/sandbox_session.h"
 #include "cli/starter.h"
 
 namespace cli {
@@ -14,7 +15,7 @@ os::awaitable<Entry> existing_entry(Context& context, const Target& target) {
   }
   Resolver resolver = make_resolver(context);
   co_await adopt_detached(context, target);
-  AgentStarter starter(context, target);
+  BoxStarter starter(context, target);
   ResolveRequest request = target.request();
   request.make = false;
   Resolved resolved = co_await resolver.resolve(request, starter);

@@ -7,8 +7,8 @@
 #include "cli/confirm.h"
 #include "cli/prune_choice.h"
 #include "cli/removal.h"
-#include "cli/starter.h"
 #include "cli/survey.h"
+#include "cli/target.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {

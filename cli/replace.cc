@@ -1,6 +1,7 @@
 #include "cli/replace.h"
 
 #include "cli/removal.h"
+#include "cli/sandbox_session.h"
 
 namespace cli {
 namespace os = protocol::os;
@@ -70,8 +71,8 @@ os::awaitable<void> end(Old& old) {
 
 }  // namespace
 
-os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target,
-                                        AgentStarter& starter, std::string id) {
+os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target, BoxStarter& starter,
+                                        std::string id) {
   Resolver resolver = make_resolver(context);
   ResolveRequest request = target.request();
   if (!id.empty()) {

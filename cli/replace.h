@@ -11,6 +11,6 @@ using Replaced = Resolver::Replaced;
 // that nobody's command is ended. Throws UserError; nothing has changed when the lock is refused or
 // the box cannot be reached.
 protocol::os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target,
-                                                  AgentStarter& starter, std::string id);
+                                                  BoxStarter& starter, std::string id);
 
 }  // namespace cli

@@ -11,7 +11,7 @@ protocol::os::awaitable<int> run_reset(Context& context) {
   if (auto id = context.arguments.value("id")) {
     co_await aim_at(context, target, *id);
   }
-  AgentStarter starter(context, target);
+  BoxStarter starter(context, target);
   Replaced replaced = co_await replace_sandbox(context, target, starter,
                                                context.arguments.value("id").value_or(""));
   std::string url =

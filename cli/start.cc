@@ -3,6 +3,7 @@
 
 #include "cli/boxes.h"
 #include "cli/command_runs.h"
+#include "cli/sandbox_session.h"
 #include "cli/starter.h"
 #include "cli/target.h"
 
@@ -91,7 +92,7 @@ os::awaitable<Found> adopt(Context& context, const Target& target, std::string i
 os::awaitable<Found> find_or_make(Context& context, const Target& target) {
   for (int round = 0; round < kMostRounds; ++round) {
     Resolver resolver = make_resolver(context);
-    AgentStarter starter(context, target);
+    BoxStarter starter(context, target);
     co_await adopt_detached(context, target);
     ResolveRequest request = target.request();
     request.wait = context.arguments.has("wait");

@@ -1,11 +1,10 @@
 #include "cli/starter.h"
 
-#include <unistd.h>
-
 #include <set>
 
 #include "cli/interruptions.h"
 #include "cli/report.h"
+#include "cli/sandbox_session.h"
 #include "cli/standard_streams.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
@@ -25,14 +24,6 @@ void tell(Output& output, const CycleOutcome& outcome) {
       output.note(line.text);
     }
   }
-}
-
-UserError another_agent(const Entry& entry) {
-  return UserError(
-      "agent",
-      "another agent answers for the box " + entry.key.box + " than the one that has this sandbox",
-      "If the box was set up anew, `sandbox stop --force --id " + entry.id +
-          "` forgets the old sandbox.");
 }
 
 // What a new sandbox is to run in. The local agent has SANDBOX_ISOLATION from whoever started it,
@@ -56,132 +47,7 @@ std::string setup_text(const Config& config) {
 
 }  // namespace
 
-std::string command_text(const Context& context) {
-  return wire::printable(wire::shell_join(context.arguments.command), wire::kMaxTextBytes);
-}
-
-os::awaitable<std::shared_ptr<SessionLock>> hold_sandbox(Context& context, const std::string& id,
-                                                         const std::string& box) {
-  LocalSession session;
-  session.sandbox = id;
-  session.box = box;
-  session.verb = context.verb;
-  session.command = command_text(context);
-  session.since = timestamp();
-  session.pid = static_cast<int>(::getpid());
-  SessionLocks locks(context.paths.sessions());
-  std::shared_ptr<SessionLock> held =
-      co_await locks.hold(context.executor, context.output, std::move(session));
-  co_return held;
-}
-
-os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Connection& connection,
-                                                           const Entry& entry,
-                                                           const std::string& origin_id) {
-  wire::Bind bind;
-  bind.sandbox = entry.id;
-  bind.origin = origin_id;
-  bind.user = user_name(context.environment);
-  bind.scope = ci_scope(context.environment);
-  auto held = co_await hold_sandbox(context, entry.id, entry.key.box);
-  auto session = co_await connection.open_session(context.trace);
-  auto client = std::make_unique<SessionClient>(context.executor, context.pool, std::move(session),
-                                                context.output);
-  client->keep(std::move(held));
-  client->on_bound([entry](const wire::Bound& bound) {
-    if (!entry.agent.empty() && bound.agent != entry.agent) {
-      throw another_agent(entry);
-    }
-  });
-  client->bind(bind);
-  co_return client;
-}
-
-os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, const Entry& entry,
-                                   const BindFailed& failure) {
-  Entry gone = entry;
-  wire::Failed failed = failure.failed;
-  if (wire::errc_from_name(failed.code) != wire::Errc::not_found) {
-    throw failed_error(failed, gone.key.box);
-  }
-  if (gone.agent.empty()) {
-    throw UserError("agent", "there is no sandbox " + gone.id + " on the box " + gone.key.box,
-                    "`sandbox list` shows them.");
-  }
-  wire::Message answer = co_await client.ask(wire::InfoRequest{});
-  const auto* info = std::get_if<wire::Info>(&answer);
-  if (info == nullptr || info->agent != gone.agent) {
-    throw another_agent(gone);
-  }
-  Resolver resolver = make_resolver(context);
-  co_await resolver.forget(gone.id, gone.agent);
-}
-
-os::awaitable<void> take_and_release(Context& context, SessionClient& client, std::string verb,
-                                     std::string box) {
-  if (box == kLocalBox) {
-    co_return;  // it has a lock for each sandbox and no limit: there is nothing to be kept out of
-  }
-  std::optional<wire::Refused> refused;
-  try {
-    refused = co_await client.lock(lock_request(context, verb, "", box));
-    if (!refused) {
-      co_await client.release();
-    }
-  } catch (const BindFailed& failure) {
-    throw failed_error(failure.failed, box);
-  }
-  if (refused) {
-    throw refused_error(*refused, box);
-  }
-}
-
-os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& connection,
-                                              const std::string& id, EndOptions options,
-                                              std::string& agent) {
-  Entry entry;
-  entry.id = id;
-  entry.key.box = connection.box().name;
-  auto client = co_await bind_sandbox(context, connection, entry, std::string(kNoOrigin));
-  wire::result<void> outcome;
-  std::optional<wire::Failed> failed;
-  std::optional<wire::Refused> refused;
-  try {
-    wire::Bound bound = co_await client->bound();
-    agent = bound.agent;
-    if (options.lock) {
-      refused = co_await client->lock(*options.lock);
-    }
-  } catch (const BindFailed& failure) {
-    failed = failure.failed;
-  }
-  if (refused) {
-    throw refused_error(*refused, entry.key.box);
-  }
-  if (failed) {
-    wire::Message answer = co_await client->ask(wire::InfoRequest{});
-    if (const auto* info = std::get_if<wire::Info>(&answer)) {
-      agent = info->agent;
-    }
-  } else {
-    wire::End end;
-    end.force = options.force;
-    end.keep_unpulled = options.keep_unpulled;
-    wire::Message answer = co_await client->ask(end);
-    if (const auto* no = std::get_if<wire::Failed>(&answer)) {
-      failed = *no;
-    } else if (const auto* busy = std::get_if<wire::Refused>(&answer)) {
-      throw refused_error(*busy, entry.key.box);
-    }
-  }
-  if (failed) {
-    outcome = wire::Failure(wire::errc_from_name(failed->code), failed->message);
-  }
-  client->session().close();
-  co_return outcome;
-}
-
-os::awaitable<void> AgentStarter::end_replaced(const Entry& entry) {
+os::awaitable<void> BoxStarter::end_replaced(const Entry& entry) {
   EndOptions by_force;
   by_force.force = true;
   for (const auto& id : entry.ending) {
@@ -194,7 +60,7 @@ os::awaitable<void> AgentStarter::end_replaced(const Entry& entry) {
   }
 }
 
-os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool first, bool last) {
+os::awaitable<void> BoxStarter::run_setup_command(std::string command, bool first, bool last) {
   wire::Exec exec;
   exec.script = command;
   exec.env = target_.config.env;
@@ -256,7 +122,7 @@ os::awaitable<void> AgentStarter::run_setup_command(std::string command, bool fi
   }
 }
 
-os::awaitable<void> AgentStarter::set_up() {
+os::awaitable<void> BoxStarter::set_up() {
   const auto& commands = target_.config.setup;
   for (std::size_t i = 0; i < commands.size(); ++i) {
     co_await run_setup_command(commands[i], i == 0, i + 1 == commands.size());
@@ -266,7 +132,7 @@ os::awaitable<void> AgentStarter::set_up() {
   }
 }
 
-os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
+os::awaitable<std::string> BoxStarter::start(const Entry& wanted) {
   Entry entry = wanted;
   client_.reset();
   if (!origin_) {
@@ -341,7 +207,7 @@ os::awaitable<std::string> AgentStarter::start(const Entry& wanted) {
   co_return bound.agent;
 }
 
-os::awaitable<std::optional<Unrecorded>> AgentStarter::find_unrecorded(
+os::awaitable<std::optional<Unrecorded>> BoxStarter::find_unrecorded(
     const Entry& wanted, std::vector<std::string> on_record) {
   Entry entry = wanted;
   std::optional<Unrecorded> found;
@@ -389,7 +255,7 @@ os::awaitable<std::optional<Unrecorded>> AgentStarter::find_unrecorded(
   co_return found;
 }
 
-os::awaitable<void> AgentStarter::abandon(const Entry& entry) {
+os::awaitable<void> BoxStarter::abandon(const Entry& entry) {
   std::string id = entry.id;
   if (connection_) {
     EndOptions by_force;

@@ -8,14 +8,13 @@
 #include "cli/context.h"
 #include "cli/resolve.h"
 #include "cli/session_client.h"
-#include "cli/session_locks.h"
 #include "cli/target.h"
 
 namespace cli {
 
-class AgentStarter : public SandboxStarter {
+class BoxStarter : public SandboxStarter {
  public:
-  AgentStarter(Context& context, const Target& target) : context_(context), target_(target) {}
+  BoxStarter(Context& context, const Target& target) : context_(context), target_(target) {}
 
   protocol::os::awaitable<std::string> start(const Entry& entry) override;
   protocol::os::awaitable<std::optional<Unrecorded>> find_unrecorded(
@@ -39,49 +38,5 @@ class AgentStarter : public SandboxStarter {
   std::unique_ptr<SessionClient> client_;
   std::shared_ptr<protocol::sync::Origin> origin_;
 };
-
-// What a command that runs nothing does on a box that others use, too: it takes the command lock
-// for a moment, so that it is refused as every other is. Requires a bound session. Nothing on the
-// local box. Throws UserError.
-protocol::os::awaitable<void> take_and_release(Context& context, SessionClient& client,
-                                               std::string verb, std::string box);
-
-struct EndOptions {
-  bool force = false;          // whoever uses it
-  bool keep_unpulled = false;  // only if nothing would be lost with it
-  // Only under the command lock.
-  std::optional<protocol::wire::LockRequested> lock;
-};
-// Ends a sandbox on a session of its own. Errc::not_found: the agent does not know it; Errc::busy
-// with who uses it; Errc::refused with what would be lost. `agent` gets the id of the agent that
-// answered. Throws UserError when the lock is refused.
-protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(Context& context,
-                                                                  Connection& connection,
-                                                                  const std::string& id,
-                                                                  EndOptions options,
-                                                                  std::string& agent);
-
-// This machine's hold on a sandbox (session_locks.h), for this command. Throws UserError.
-protocol::os::awaitable<std::shared_ptr<SessionLock>> hold_sandbox(Context& context,
-                                                                   const std::string& id,
-                                                                   const std::string& box);
-
-// What this command does, for people: the text after `--`.
-std::string command_text(const Context& context);
-
-// The origin of a session that syncs nothing.
-inline constexpr std::string_view kNoOrigin = "00000000000000000000000000000000";
-
-// A session for the sandbox, with bind sent and not yet answered. The answer is checked to come
-// from the entry's agent. The sandbox is held as long as the client lives.
-protocol::os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context,
-                                                                     Connection& connection,
-                                                                     const Entry& entry,
-                                                                     const std::string& origin_id);
-
-// bind was answered with failed: if the entry's own agent says that the sandbox is gone, the entry
-// is forgotten and this returns; everything else is thrown as UserError.
-protocol::os::awaitable<void> forget_if_gone(Context& context, SessionClient& client,
-                                             const Entry& entry, const BindFailed& failure);
 
 }  // namespace cli

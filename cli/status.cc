@@ -4,7 +4,7 @@
 
 #include "cli/command_runs.h"
 #include "cli/existing.h"
-#include "cli/starter.h"
+#include "cli/sandbox_session.h"
 #include "cli/waiting_line.h"
 #include "protocol/wire/quoting.h"
 

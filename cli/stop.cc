@@ -6,7 +6,7 @@
 #include "cli/boxes.h"
 #include "cli/command_runs.h"
 #include "cli/removal.h"
-#include "cli/starter.h"
+#include "cli/sandbox_session.h"
 #include "cli/target.h"
 #include "protocol/wire/quoting.h"
 
@@ -69,10 +69,7 @@ os::awaitable<bool> end_on_box(Context& context, Connections& connections, Entry
     co_return false;
   }
   if (code == wire::Errc::not_found) {
-    throw UserError("agent",
-                    "another agent answers for the box " + entry.key.box +
-                        " than the one that has this sandbox",
-                    "With --force the sandbox is forgotten here all the same.");
+    throw another_agent(entry);
   }
   if (code == wire::Errc::refused) {
     throw unpulled_error(entry.id, ended.error().what);
