@@ -47,31 +47,6 @@ TEST_CASE("each service's job has its own kind of scope") {
   CHECK(scope(both).rfind("ci:drone:", 0) == 0);
 }
 
-TEST_CASE("people read a job's scope in words") {
-  CHECK(cli::readable_scope(scope(kGithub)) == "github org/repo run 100 job build on runner 7");
-  CHECK(cli::readable_scope(scope(kGitlab)) == "gitlab group/project pipeline 5 job test 1/3");
-  CHECK(cli::readable_scope(scope(kDrone)) == "drone org/repo build 9");
-  CHECK(cli::readable_scope(scope(kBitbucket)) == "bitbucket team/repo build 11");
-  CHECK(cli::readable_scope(scope(kJenkins)) == "jenkins jenkins-job-3");
-  CHECK(cli::readable_scope(scope({})) == "ci on host");
-}
-
-TEST_CASE("what is no job's scope is shown as it is") {
-  for (const char* text :
-       {"", "alice", "a:b", "ci:", "ci:github", "ci:github:", "ci:github:x", "ci:github:r#1/j@h",
-        "ci:unknown:x", "ci:drone:r@h", "ci:jenkins:1", "ci:gitlab:p#1@h", "ci:generic:"}) {
-    INFO(text);
-    CHECK(cli::readable_scope(text) == text);
-  }
-}
-
-TEST_CASE("a user in a sentence is a name, and the job that it is for") {
-  CHECK(cli::shown_user("alice", "") == "alice");
-  CHECK(cli::shown_user("bot", scope(kDrone)) == "bot for drone org/repo build 9");
-  CHECK(cli::shown_user("", "") == "somebody");
-  CHECK(cli::shown_user("a\x1b[2J", "b\n").find_first_of("\x1b\n") == std::string::npos);
-}
-
 TEST_CASE("two jobs are never the same") {
   for (const char* part :
        {"GITHUB_REPOSITORY", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB", "RUNNER_NAME"}) {
