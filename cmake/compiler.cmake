@@ -25,6 +25,11 @@ if(SANDBOX_SANITIZE)
   # A report is a failure: -fno-sanitize-recover ends the process, so that the test ends with it.
   target_compile_options(compile_options INTERFACE
     -fsanitize=${SANDBOX_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  if(SANDBOX_SANITIZE MATCHES undefined)
+    # A check before every access through a pointer: a third of the whole build. AddressSanitizer
+    # reports an access through null all the same, and what comes off the wire is read byte by byte.
+    target_compile_options(compile_options INTERFACE -fno-sanitize=null,alignment)
+  endif()
   target_link_options(compile_options INTERFACE -fsanitize=${SANDBOX_SANITIZE})
 
   add_library(sanitizer_options OBJECT cmake/sanitizer_options.cc)
