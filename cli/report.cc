@@ -137,7 +137,9 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
   }
   if (outcome.exited) {
     if (outcome.exited->oom) {
-      report.push_back({true, "the command was killed: the box ran out of memory"});
+      report.push_back({true,
+                        "the sandbox ran out of memory (limits.memory), and processes in it were "
+                        "killed: raise the limit, or run less at once"});
     } else if (!outcome.exited->signal.empty() && outcome.exited->signal != "PIPE" &&
                outcome.exited->signal != "INT") {
       report.push_back({false, "sandbox: the command was ended by SIG" +

@@ -227,8 +227,9 @@ struct Job::State {
     if (exit.signal != 0) exited.signal = os::signal_name(exit.signal);
     exited.core_dumped = exit.core_dumped;
     exited.leftovers = self->leftovers;
-    exited.oom = exit.signal == SIGKILL && !self->spec.oom_events.empty() &&
-                 oom_kills(self->spec.oom_events) > self->oom_kills_before;
+    // Whichever process was killed: `make` ends with a status when its compiler is.
+    exited.oom =
+        !self->spec.oom_events.empty() && oom_kills(self->spec.oom_events) > self->oom_kills_before;
     if (self->timed_out) {
       exited.status = kTimedOut;
       exited.signal.clear();

@@ -371,7 +371,7 @@ struct Exited {
   int status = 0;      // 0..255 when it exited
   std::string signal;  // "KILL" when a signal ended it; empty otherwise
   bool core_dumped = false;
-  bool oom = false;
+  bool oom = false;  // while it ran, a process of the sandbox was killed for want of memory
   std::vector<std::string> leftovers;  // what it left behind and was ended: "sleep (pid 12)"
 };
 // What the box holds for this origin. Its pack follows as result_pack frames of the same request,

@@ -67,6 +67,22 @@ TEST_CASE("a command that a signal ended says which") {
   CHECK(exited.status == 0);
 }
 
+TEST_CASE("whichever process of a job was killed for want of memory, the job says so") {
+  Supervised s;
+  auto events = s.directory / "memory.events";
+  std::ofstream(events) << "low 0\noom 4\noom_kill 4\n";
+  s.options.oom_events = events;
+  auto client = s.connect();
+  client->exec(1, "exit 2");
+  CHECK_FALSE(client->expect<wire::Exited>().oom);
+  client->exec(2, "printf 'oom_kill 5\\n' > " + events.string() + "; exit 2");
+  auto exited = client->expect<wire::Exited>();
+  CHECK(exited.oom);
+  CHECK(exited.status == 2);
+  client->exec(3, "kill -KILL $$");
+  CHECK_FALSE(client->expect<wire::Exited>().oom);
+}
+
 TEST_CASE("a command that cannot be run fails its step and skips what comes after it") {
   Supervised s;
   auto client = s.connect();
