@@ -248,7 +248,7 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
     co_await os::offload(context.pool, std::move(forget));
     co_return outcome;
   }
-  if (context.arguments.has("rm") && outcome->exited) {
+  if (context.arguments.has("rm") && (outcome->exited || outcome->failed)) {
     exec.removal = co_await remove_afterwards(context, *client, exec.entry);
   }
   co_await client->finish();

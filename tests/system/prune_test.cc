@@ -325,6 +325,8 @@ TEST_CASE("exec --rm removes the sandbox, unless another session uses it", "[X7]
   CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 0);
   CHECK(machine.run({"exec", "--rm", "--", "false"}).status == 1);
   CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 0);
+  CHECK(machine.run({"exec", "--rm", "--", "no-such-command"}).status == 127);
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 0);
 
   auto kept = text(json(machine.run({"start", "--json"})).at("RunID"));
   auto holder = machine.start({"exec", "--", "sh", "-c", "echo ready; read line"},
