@@ -161,6 +161,7 @@ wire::Bound Session::bound(const Sandbox& sandbox) const {
   bound.agent = services_.info.agent;
   bound.ttl_seconds = services_.info.ttl_seconds;
   bound.fresh = !sandbox.synced;
+  bound.isolation = sandbox.isolation;
   return bound;
 }
 

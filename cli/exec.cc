@@ -199,6 +199,9 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
   Context& context = exec.context;
   BoxStarter starter(context, exec.target);
   co_await find_sandbox(exec, starter);
+  if (!exec.made) {
+    note_changed_config(context, exec.target.config, exec.entry);
+  }
 
   std::shared_ptr<protocol::sync::Origin> origin = starter.origin();
   if (!origin) {
@@ -231,6 +234,11 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
                                 exec.message.terminal.has_value());
     SignalScope scope(context.signals, [&interruptions](int signal) { interruptions(signal); });
     try {
+      if (demands_isolation(context)) {
+        // Worth a round trip: nothing may run in another one.
+        wire::Bound bound = co_await client->bound();
+        require_isolation(context, bound);
+      }
       outcome = co_await client->run(origin, std::move(cycle));
     } catch (const BindFailed& failure) {
       gone = failure;
@@ -355,11 +363,6 @@ os::awaitable<int> run_exec(Context& context) {
   }
   if (outcome->refused) {
     throw refused_error(*outcome->refused, exec.entry.key.box);
-  }
-  if (!exec.made && !exec.entry.config_digest.empty() &&
-      exec.entry.config_digest != exec.target.config.digest) {
-    context.output.note("sandbox: " + exec.target.config.file.string() +
-                        " has changed since the sandbox was made; `sandbox reset` makes a new one");
   }
   if (outcome->failed) {
     UserError error = failed_error(*outcome->failed, exec.entry.key.box);

@@ -52,6 +52,39 @@ os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Con
   co_return client;
 }
 
+bool demands_isolation(const Context& context) {
+  std::string wanted = context.arguments.value("isolation").value_or("");
+  return !wanted.empty() && wanted != "auto";
+}
+
+void require_isolation(const Context& context, const wire::Bound& bound) {
+  std::string wanted = context.arguments.value("isolation").value_or("");
+  if (bound.isolation == wanted) {
+    return;
+  }
+  if (bound.isolation.empty()) {
+    throw UserError("agent",
+                    "the agent is older than this and does not say what the sandbox " +
+                        bound.sandbox + " runs in",
+                    "Update it, or leave out --isolation. Nothing was run.");
+  }
+  throw UserError("arguments",
+                  "--isolation " + wanted + ", but the sandbox " + bound.sandbox +
+                      " was made with isolation " + wire::printable(bound.isolation, 80),
+                  "`sandbox exec --reset --isolation " + wanted +
+                      " ...` makes a new one in its place. Nothing was run.");
+}
+
+void note_changed_config(Context& context, const Config& config, const Entry& entry) {
+  // With --id it may be one of another file's.
+  bool same_file = !entry.config_digest.empty() && entry.key.config == config.file.string();
+  if (same_file && entry.config_digest != config.digest) {
+    context.output.note("sandbox: " + config.file.string() +
+                        " has changed since the sandbox was made: setup, isolation, network and "
+                        "limits are as they were then; `sandbox reset` makes a new one");
+  }
+}
+
 UserError another_agent(const Entry& entry) {
   return UserError(
       "agent",

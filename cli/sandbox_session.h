@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "cli/config.h"
 #include "cli/connection.h"
 #include "cli/context.h"
 #include "cli/error.h"
@@ -53,6 +54,16 @@ protocol::os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& co
                                                                      Connection& connection,
                                                                      const Entry& entry,
                                                                      const std::string& origin_id);
+
+// Whether the command line names the isolation that its sandbox is to have.
+bool demands_isolation(const Context& context);
+// Throws UserError when the sandbox, which was found and not made, runs in another one. Requires
+// demands_isolation().
+void require_isolation(const Context& context, const protocol::wire::Bound& bound);
+
+// Says so when the sandbox was made with what the configuration file said then, and it says
+// something else now.
+void note_changed_config(Context& context, const Config& config, const Entry& entry);
 
 // The entry's sandbox is on an agent that no longer answers for its box.
 UserError another_agent(const Entry& entry);

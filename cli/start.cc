@@ -29,7 +29,10 @@ os::awaitable<bool> still_there(Context& context, Connection& connection, const 
   auto client = co_await bind_sandbox(context, connection, asked, std::string(kNoOrigin));
   std::optional<BindFailed> gone;
   try {
-    co_await client->bound();
+    wire::Bound bound = co_await client->bound();
+    if (demands_isolation(context)) {
+      require_isolation(context, bound);
+    }
   } catch (const BindFailed& failure) {
     gone = failure;
   }
@@ -57,6 +60,9 @@ os::awaitable<Found> adopt(Context& context, const Target& target, std::string i
   if (failed) {
     throw UserError("agent", "there is no sandbox " + entry.id + " on the box " + entry.key.box,
                     "`sandbox list` shows them.");
+  }
+  if (demands_isolation(context)) {
+    require_isolation(context, bound);
   }
   co_await take_and_release(context, *client, "start", entry.key.box);
   co_await client->finish();
@@ -111,6 +117,7 @@ os::awaitable<Found> find_or_make(Context& context, const Target& target) {
     }
     bool there = co_await still_there(context, *connection, resolved.entry);
     if (there) {
+      note_changed_config(context, target.config, resolved.entry);
       co_return found;
     }
   }

@@ -27,11 +27,15 @@ void tell(Output& output, const CycleOutcome& outcome) {
 }
 
 // What a new sandbox is to run in. The local agent has SANDBOX_ISOLATION from whoever started it,
-// perhaps long ago; here it is what this command was started with.
+// perhaps long ago; here it is what this command was started with. That is the user's, as the
+// command line is: a project's file makes less of it only when it is trusted to.
 std::string wanted_isolation(const Context& context, const Target& target) {
   std::string wanted = target.config.isolation;
-  if (wanted.empty() && target.key.box == kLocalBox) {
-    wanted = context.environment.get("SANDBOX_ISOLATION");
+  std::string ours =
+      target.key.box == kLocalBox ? context.environment.get("SANDBOX_ISOLATION") : std::string();
+  bool file_leaves_open = wanted == "auto" && !context.arguments.has("isolation");
+  if (wanted.empty() || (file_leaves_open && ours == "bwrap")) {
+    wanted = ours;
   }
   return wanted.empty() ? "auto" : wanted;
 }
@@ -202,6 +206,12 @@ os::awaitable<std::string> BoxStarter::start(const Entry& wanted) {
     wire::Message answer = co_await client_->ask(wire::Ready{});
     if (const auto* no = std::get_if<wire::Failed>(&answer)) {
       throw StartFailed(failed_error(*no, entry.key.box), false);
+    }
+    if (create.isolation == "auto" && bound.isolation == "none") {
+      context_.output.note(
+          "sandbox: this sandbox has no isolation: its commands can do what the "
+          "agent's account on the box " +
+          entry.key.box + " can; `sandbox doctor` says how to mend that");
     }
   }
   co_return bound.agent;

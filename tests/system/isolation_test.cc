@@ -186,33 +186,121 @@ TEST_CASE("isolation is what the command line and the box say") {
   CHECK(wrong.err.find("docker") != std::string::npos);
 }
 
+TEST_CASE("a sandbox that has another isolation than is asked for runs nothing") {
+  Isolated machine;
+  if (!machine.works()) return;
+  auto refused = machine.run({"exec", "--isolation", "none", "--", "touch", "ran"});
+  CHECK(refused.status == 255);
+  CHECK(refused.err.find("was made with isolation bwrap") != std::string::npos);
+  CHECK(refused.err.find("exec --reset --isolation none") != std::string::npos);
+  CHECK(!fs::exists(machine.sandbox() / "workspace/ran"));
+  CHECK(machine.run({"start", "--isolation", "none"}).status == 255);
+  CHECK(machine.run({"exec", "--isolation", "bwrap", "--", "true"}).status == 0);
+  CHECK(machine.run({"exec", "--isolation", "auto", "--", "true"}).status == 0);
+
+  Machine open;
+  open.environment["SANDBOX_ISOLATION"] = "auto";
+  REQUIRE(open.run({"exec", "--isolation", "none", "--", "pwd"}).out != "/workspace\n");
+  auto unheard = open.run({"exec", "--isolation", "bwrap", "--", "touch", "ran"});
+  CHECK(unheard.status == 255);
+  CHECK(unheard.err.find("was made with isolation none") != std::string::npos);
+  CHECK(!fs::exists(open.project() / "ran"));
+  CHECK(open.run({"start", "--isolation", "bwrap"}).status == 255);
+  // As it says.
+  auto anew = open.run({"exec", "--reset", "--isolation", "bwrap", "--", "pwd"});
+  INFO(anew.err);
+  CHECK(anew.out == "/workspace\n");
+}
+
+namespace {
+
+// A machine on which bubblewrap does not work.
+struct WithoutBubblewrap : Machine {
+  explicit WithoutBubblewrap(const char* isolation) {
+    auto bin = root() / "bin";
+    fs::create_directories(bin);
+    test::write_text(bin / "bwrap", "#!/bin/sh\necho 'bwrap: not on this kernel' >&2\nexit 1\n");
+    fs::permissions(bin / "bwrap", fs::perms::owner_all);
+    environment["PATH"] = bin.native() + ":" + environment["PATH"];
+    environment["SANDBOX_ISOLATION"] = isolation;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a project's file makes nothing less of the isolation that its user asks for") {
+  WithoutBubblewrap machine("auto");
+  REQUIRE(machine.exec("true").status == 0);  // the agent does without
+  How strict;
+  strict.directory = machine.root() / "other";
+  strict.environment["SANDBOX_ISOLATION"] = "bwrap";
+  for (const char* text : {"isolation: auto\n", "env: {}\n"}) {
+    INFO(text);
+    test::write_text(strict.directory / ".sandbox.yml", text);
+    auto refused = machine.run({"exec", "--", "touch", "ran"}, strict);
+    CHECK(refused.status == 255);
+    CHECK(refused.err.find("not on this kernel") != std::string::npos);
+  }
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
+  // The command line is the user's, too.
+  CHECK(machine.run({"exec", "--isolation", "auto", "--", "true"}, strict).status == 0);
+}
+
 TEST_CASE("without bubblewrap the automatic choice says so once, and a demand for it fails") {
-  Machine machine;
-  auto bin = machine.root() / "bin";
-  fs::create_directories(bin);
-  test::write_text(bin / "bwrap", "#!/bin/sh\necho 'bwrap: not on this kernel' >&2\nexit 1\n");
-  fs::permissions(bin / "bwrap", fs::perms::owner_all);
-  machine.environment["PATH"] = bin.native() + ":" + machine.environment["PATH"];
-  machine.environment["SANDBOX_ISOLATION"] = "auto";
-  REQUIRE(machine.exec("true").status == 0);
-  REQUIRE(machine.exec("true").status == 0);
+  WithoutBubblewrap machine("auto");
+  auto made = machine.exec("true");
+  REQUIRE(made.status == 0);
+  CHECK(made.err.find("has no isolation") != std::string::npos);
+  CHECK(made.err.find("sandbox doctor") != std::string::npos);
+  auto again = machine.exec("true");
+  REQUIRE(again.status == 0);
+  CHECK(again.err.empty());
   std::string log = file_text(machine.state() / "agent/agent.log");
   auto first = log.find("not on this kernel");
   REQUIRE(first != std::string::npos);
   CHECK(log.find("not on this kernel", first + 1) == std::string::npos);
 
-  Machine strict;
-  strict.environment["PATH"] = machine.environment["PATH"];
-  strict.environment["SANDBOX_ISOLATION"] = "bwrap";
+  WithoutBubblewrap strict("bwrap");
   auto failed = strict.exec("true");
   CHECK(failed.status != 0);
   CHECK(failed.err.find("not on this kernel") != std::string::npos);
+}
+
+TEST_CASE(
+    "what a changed file would make otherwise is said before the command runs, and by start") {
+  Machine machine;
+  config(machine, "env: {A: b}\n");
+  REQUIRE(machine.run({"start"}).err.empty());
+  CHECK(machine.run({"start"}).err.empty());
+  config(machine, "env: {A: b}\nnetwork: none\n");
+  auto running = machine.start({"exec", "--", "sh", "-c", "echo up; exec sleep 600"});
+  REQUIRE(running.out_has("up"));
+  CHECK(running.err().find("network and limits are as they were") != std::string::npos);
+  running.signal(SIGINT);
+  running.wait();
+  auto again = machine.run({"start"});
+  CHECK(again.status == 0);
+  CHECK(again.err.find("`sandbox reset`") != std::string::npos);
 }
 
 TEST_CASE("a sandbox without a network still has tunnels, into itself") {
   Isolated machine;
   config(machine, "network: none\n");
   if (!machine.works()) return;
+  auto served = machine.start({"exec", "--", "/usr/bin/python3", "-uc",
+                               "import socket; s = socket.create_server(('127.0.0.1', 0)); "
+                               "print(s.getsockname()[1], 'up'); "
+                               "c = s.accept()[0]; c.sendall(b'got ' + c.recv(5)); c.close()"});
+  REQUIRE(served.out_has("up"));
+  std::string port = served.out().substr(0, served.out().find(' '));
+  test::write_text(machine.root() / "ssh_config",
+                   machine.run({"ssh-config", "--host", "here"}).out);
+  auto tunnel = machine.run_program({"ssh", "-F", (machine.root() / "ssh_config").string(), "-o",
+                                     "BatchMode=yes", "-W", "127.0.0.1:" + port, "here"},
+                                    {.input = "hello"});
+  INFO(tunnel.err);
+  CHECK(tunnel.out == "got hello");
+  CHECK(served.wait().status == 0);
   CHECK(machine.exec("grep -v lo: /proc/net/dev | grep -c :").out == "0\n");
   CHECK(
       machine
@@ -272,6 +360,21 @@ TEST_CASE("a command gets no more memory than its limit") {
     CHECK(small.status == 0);
     CHECK(machine.exec("dd if=/dev/zero of=/dev/null bs=512M count=1").status != 0);
   }
+}
+
+TEST_CASE("a sandbox that runs out of memory says so") {
+  Machine machine;
+  config(machine, "limits: {memory: 64M}\n");
+  auto ended = machine.run({"exec", "--json", "--", "tail", "/dev/zero"});
+  INFO(ended.out << ended.err);
+  CHECK(ended.status != 0);
+  std::string log = file_text(machine.state() / "agent/agent.log");
+  if (auto none = log.find("limits by=process"); none != std::string::npos) {
+    WARN("skipped: no cgroup: " << log.substr(none, log.find('\n', none) - none));
+    return;
+  }
+  CHECK(boost::json::parse(ended.out).at("OutOfMemory").as_bool());
+  CHECK(ended.err.find("limits.memory") != std::string::npos);
 }
 
 TEST_CASE("a command runs on no more processors than its limit") {
