@@ -1,5 +1,6 @@
 #include "agent/cgroups.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "agent/log.h"
 #include "protocol/os/fd.h"
 
 namespace agent {
@@ -48,16 +50,37 @@ std::set<std::string> words_of(const fs::path& file) {
   return words;
 }
 
-// The kernel takes or refuses what is written in one call.
+// The kernel makes the files; it takes or refuses what is written in one call.
 result<void> write(const fs::path& file, const std::string& text) {
-  std::ofstream out(file);
-  out << text << std::flush;
-  if (!out) return os::errno_failure(errno == 0 ? EIO : errno, file.native());
+  os::Fd fd(::open(file.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC));
+  if (!fd || ::write(fd.get(), text.data(), text.size()) < 0)
+    return os::errno_failure(errno, file.native());
   return {};
 }
 
 std::string or_no_limit(std::int64_t value) {
   return value > 0 ? std::to_string(value) : std::string("max");
+}
+
+result<void> set(const fs::path& group, const std::string& controller, const wire::Limits& limits) {
+  if (controller == "pids") return write(group / "pids.max", or_no_limit(limits.pids));
+  if (controller == "cpu") {
+    std::string cpu = limits.millicpus > 0 ? std::to_string(limits.millicpus * 100) : "max";
+    return write(group / "cpu.max", cpu + " 100000");
+  }
+  auto done = write(group / "memory.max", or_no_limit(limits.memory));
+  if (!done || limits.memory == 0) return done;
+  // Swapping would be a way around a limit of memory. Where the kernel does not count what is
+  // swapped there is no such file, and what is in memory is limited all the same.
+  done = write(group / "memory.swap.max", "0");
+  if (!done && done.error().code == Errc::not_found) return {};
+  return done;
+}
+
+result<fs::path> make_group(const fs::path& group) {
+  if (::mkdir(group.c_str(), 0755) != 0 && errno != EEXIST)
+    return os::errno_failure(errno, group.native());
+  return group;
 }
 
 }  // namespace
@@ -89,25 +112,32 @@ result<Cgroups> Cgroups::open(const fs::path& mounts, const fs::path& membership
     return none(moved.error().what);
   if (auto given = write(self.root_ / "cgroup.subtree_control", wanted); !given)
     return none("other processes share the agent's cgroup: " + given.error().what);
+  if (auto works = self.try_controllers(); !works) return none(works.error().what);
   return self;
 }
 
+result<void> Cgroups::try_controllers() {
+  auto group = make_group(root_ / "probe");
+  if (!group) return group.error();
+  result<void> works;
+  const wire::Limits some{.memory = 1 << 30, .millicpus = 1000, .pids = 1000};
+  for (const std::string& controller : std::set<std::string>(controllers_)) {
+    auto taken = set(*group, controller, some);
+    if (taken) continue;
+    controllers_.erase(controller);
+    works = taken;
+    log::warn("limits", {{"without", controller}, {"why", taken.error().what}});
+  }
+  ::rmdir(group->c_str());
+  if (controllers_.empty()) return works;
+  return {};
+}
+
 result<fs::path> Cgroups::make(const std::string& sandbox, const wire::Limits& limits) const {
-  fs::path group = root_ / ("sandbox-" + sandbox);
-  if (::mkdir(group.c_str(), 0755) != 0 && errno != EEXIST)
-    return os::errno_failure(errno, group.native());
-  auto set = [&](const char* controller, const char* file,
-                 const std::string& value) -> result<void> {
-    if (!has(controller)) return {};
-    return write(group / file, value);
-  };
-  // Swapping would be a way around a limit of memory.
-  auto done = set("memory", "memory.max", or_no_limit(limits.memory));
-  if (done && limits.memory > 0) done = set("memory", "memory.swap.max", "0");
-  std::string cpu = limits.millicpus > 0 ? std::to_string(limits.millicpus * 100) : "max";
-  if (done) done = set("cpu", "cpu.max", cpu + " 100000");
-  if (done) done = set("pids", "pids.max", or_no_limit(limits.pids));
-  if (!done) return done.error();
+  auto group = make_group(root_ / ("sandbox-" + sandbox));
+  if (!group) return group;
+  for (const std::string& controller : controllers_)
+    if (auto done = set(*group, controller, limits); !done) return done.error();
   return group;
 }
 

@@ -33,6 +33,10 @@ class Cgroups {
   void remove(const std::string& sandbox) const;
 
  private:
+  // Leaves out the controllers that do not take a limit, so that nothing is found out only when a
+  // sandbox starts. The error is that of the last one, when none is left.
+  result<void> try_controllers();
+
   std::filesystem::path root_;
   std::set<std::string> controllers_;
 };

@@ -40,19 +40,27 @@ result<void> Limits::check(const wire::Limits& limits, bool isolated) const {
       return Failure(Errc::bad_input, "a limit of " + std::to_string(value) + " is none");
   if (limits.memory > 0 && limits.memory < kLeastMemory)
     return Failure(Errc::bad_input, "limits.memory: nothing runs in less than 16M");
-  auto cannot = [&](const char* limit, const std::string& why) {
-    return Failure(Errc::unsupported, "this box cannot enforce limits." + std::string(limit) +
-                                          ": " + why + ", and it has no cgroup (" + why_none_ +
-                                          ")");
+  auto cannot = [&](const char* limit, const std::string& why, const std::string& next) {
+    return Failure(
+        Errc::unsupported,
+        "this box cannot enforce limits." + std::string(limit) + ": " + why + ", and " +
+            (cgroups_ ? "its cgroup has no such limit" : "it has no cgroup (" + why_none_ + ")") +
+            "; " + next);
   };
+  const std::string or_cgroup =
+      ", give it a cgroup (systemd: Delegate=yes), or leave the limit out";
   // The kernel counts per user and user namespace, and does not count for root.
   if (limits.pids > 0 && !by_cgroup("pids")) {
-    if (root_) return cannot("pids", "its agent runs as root, which has no such limit");
+    if (root_)
+      return cannot("pids", "its agent runs as root, which has no such limit",
+                    "run the agent as another user" + or_cgroup);
     if (!isolated)
-      return cannot("pids", "without isolation, all that its account runs would count");
+      return cannot("pids", "without isolation, all that its account runs would count",
+                    "isolate the sandbox" + or_cgroup);
   }
   if (limits.millicpus > 0 && !by_cgroup("cpu")) {
-    if (limits.millicpus % 1000 != 0) return cannot("cpus", "it can give whole processors only");
+    if (limits.millicpus % 1000 != 0)
+      return cannot("cpus", "it can give whole processors only", "ask for whole ones" + or_cgroup);
     if (limits.millicpus / 1000 > static_cast<std::int64_t>(cpus_.size()))
       return Failure(Errc::unsupported, "limits.cpus: this box has " + processors(cpus_.size()));
   }

@@ -23,6 +23,16 @@ class Tree {
     write("membership", "4:memory:/old\n0::/service\n");
     write("fs/service/cgroup.controllers", controllers + "\n");
     write("fs/service/cgroup.subtree_control", "");
+    // As the kernel makes them, in every group.
+    for (const char* group : {"agent", "probe", "sandbox-abc"}) {
+      fs::create_directories(own() / group);
+      for (const char* file :
+           {"cgroup.procs", "memory.max", "memory.swap.max", "cpu.max", "pids.max"})
+        write(std::string("fs/service/") + group + "/" + file, "");
+    }
+  }
+  void remove(const std::string& file) {
+    for (const char* group : {"probe", "sandbox-abc"}) fs::remove(own() / group / file);
   }
   fs::path own() const { return files_ / "fs/service"; }
   void write(const std::string& name, const std::string& text) {
@@ -79,6 +89,37 @@ TEST_CASE("an agent with a cgroup of its own makes room in it for its sandboxes"
   CHECK(tree.read("sandbox-abc/cpu.max") == "50000 100000");
 }
 
+TEST_CASE("a limit that the kernel does not take is none before a sandbox asks for it") {
+  Tree tree;
+  tree.remove("cpu.max");
+  auto cgroups = tree.open();
+  REQUIRE(cgroups);
+  CHECK(!cgroups->has("cpu"));
+  CHECK(cgroups->has("memory"));
+  CHECK(cgroups->has("pids"));
+  REQUIRE(cgroups->make("abc", {.memory = 1 << 30, .millicpus = 1500, .pids = 64}));
+  CHECK(tree.read("sandbox-abc/pids.max") == "64");
+  // Then it is one of each command, or refused.
+  Limits limits(*cgroups, "", true, {0, 1});
+  CHECK(refusal(limits, {.millicpus = 1500}).find("its cgroup has no such limit") !=
+        std::string::npos);
+
+  for (const char* file : {"memory.max", "pids.max"}) tree.remove(file);
+  REQUIRE(!tree.open());
+  CHECK(tree.open().error().what.find("pids.max") != std::string::npos);
+}
+
+TEST_CASE("where the kernel does not count what is swapped, memory is limited all the same") {
+  Tree tree;
+  tree.remove("memory.swap.max");
+  auto cgroups = tree.open();
+  REQUIRE(cgroups);
+  CHECK(cgroups->has("memory"));
+  REQUIRE(cgroups->make("abc", {.memory = 1 << 30}));
+  CHECK(tree.read("sandbox-abc/memory.max") == "1073741824");
+  CHECK(!fs::exists(tree.own() / "sandbox-abc/memory.swap.max"));
+}
+
 TEST_CASE("where there is no cgroup to be had, it is said why") {
   Tree empty("");
   REQUIRE(!empty.open());
@@ -133,6 +174,7 @@ TEST_CASE("without a cgroup each command is limited") {
 TEST_CASE("a limit that cannot be enforced is refused by its name") {
   using Wanted = protocol::wire::Limits;
   CHECK(refusal(by_process(true), Wanted{.pids = 5}).find("limits.pids") != std::string::npos);
+  CHECK(refusal(by_process(true), Wanted{.pids = 5}).find("as another user") != std::string::npos);
   CHECK(refusal(by_process(), Wanted{.pids = 5}, false).find("limits.pids") != std::string::npos);
   CHECK(refusal(by_process(), Wanted{.millicpus = 1500}).find("limits.cpus") != std::string::npos);
   CHECK(refusal(by_process(), Wanted{.millicpus = 5000}).find("4 processors") != std::string::npos);
