@@ -59,6 +59,7 @@ json::object row_json(const KnownSandbox& row) {
   one["RunID"] = json_text(row.id);
   one["Status"] = json_text(row.state);
   one["Active"] = row.active;
+  one["Detached"] = is_detached(row);
   one["Orphaned"] = row.orphaned;
   one["ConfigFile"] = json_text(row.config);
   one["Branch"] = json_text(row.branch);

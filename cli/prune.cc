@@ -244,7 +244,7 @@ os::awaitable<int> run_prune(Context& context) {
     throw UserError(there.failed->origin, there.failed->what(), "Nothing was removed.",
                     there.failed->status);
   }
-  if (!there.reached) {  // the local agent does not run, and has no sandbox on record
+  if (!there.reached) {  // the local agent does not run, and has nothing
     co_return nothing_to_prune(context);
   }
   Resolver resolver = make_resolver(context);

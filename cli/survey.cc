@@ -149,6 +149,18 @@ os::awaitable<void> survey_one(Context& context, BoxSurvey& survey, SurveyOption
   }
 }
 
+// Whether the local agent has sandboxes, or removals to finish, whatever is on record here.
+bool local_agent_has_any(const Paths& paths) {
+  std::error_code error;
+  for (const char* name : {"sandboxes", ".removing"}) {
+    if (std::filesystem::directory_iterator(paths.agent() / name, error) !=
+        std::filesystem::directory_iterator()) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::chrono::milliseconds time_of(Way way, SurveyOptions options) {
   std::chrono::milliseconds time = way == Way::among_others ? kAskTime : kWithoutHaste;
   return options.sizes ? time + kMeasureTime : time + kAskTime;
@@ -161,6 +173,11 @@ bool is_gone(const std::string& directory) {
   return ::stat(directory.c_str(), &status) != 0 && errno == ENOENT;
 }
 
+bool is_detached(const KnownSandbox& sandbox) {
+  return std::any_of(sandbox.holders.begin(), sandbox.holders.end(),
+                     [](const wire::Holder& holder) { return !holder.job.empty(); });
+}
+
 std::string describe_state(const KnownSandbox& sandbox) {
   std::string text;
   auto add = [&text](const std::string& word) { text += (text.empty() ? "" : ", ") + word; };
@@ -170,8 +187,7 @@ std::string describe_state(const KnownSandbox& sandbox) {
   if (sandbox.active) {
     add("active");
   }
-  if (std::any_of(sandbox.holders.begin(), sandbox.holders.end(),
-                  [](const wire::Holder& holder) { return !holder.job.empty(); })) {
+  if (is_detached(sandbox)) {
     add("detached");
   }
   if (sandbox.state != "ready") {
@@ -246,6 +262,7 @@ os::awaitable<std::vector<BoxSurvey>> survey(Context& context, std::vector<std::
     });
     Way way = boxes.size() > 1 ? Way::among_others : Way::named;
     if (box == kLocalBox) {
+      on_record = on_record || local_agent_has_any(context.paths);
       way = !on_record || options.sessions ? Way::local_if_running : Way::local;
     }
     Question<BoxSurvey>& question = questions.emplace_back();

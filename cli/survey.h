@@ -55,7 +55,8 @@ struct SurveyOptions {
 protocol::os::awaitable<std::vector<Entry>> entries_here(Context& context);
 
 // Asks the boxes, all at once and each for its time; of several none asks the user anything. Starts
-// the local agent only when a sandbox of its is on record.
+// the local agent only when a sandbox of its is on record, or when its directory has one or a
+// removal that was cut off.
 // Throws nothing that one of them is the cause of.
 protocol::os::awaitable<std::vector<BoxSurvey>> survey(Context& context,
                                                        std::vector<std::string> boxes,
@@ -70,6 +71,9 @@ std::vector<std::string> boxes_to_ask(const Context& context, const std::vector<
 
 // Is this directory gone? Only when the system says so; not when it cannot be looked at.
 bool is_gone(const std::string& directory);
+
+// A detached job runs in it.
+bool is_detached(const KnownSandbox& sandbox);
 
 // "orphaned, active, detached, starting": what people see of a sandbox's state; empty for an idle
 // one.

@@ -95,6 +95,9 @@ TEST_CASE("attach shows all output from the first byte and ends as the job did",
   auto attached = team.alice.start({"attach", id.substr(0, 8)});
   CHECK(eventually([&] { return attached.out_has("begun"); }));
   CHECK(team.refused(team.bob));
+  CHECK(has(team.alice.run({"list"}).out, " active, detached "));
+  CHECK(json::parse(team.alice.run({"list", "--json"}).out).at("Sandboxes").at(0).at("Detached") ==
+        true);
   auto listed = team.alice.run({"jobs"});
   CHECK(has(listed.out, id));
   CHECK(has(listed.out, "running"));

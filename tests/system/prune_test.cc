@@ -202,6 +202,13 @@ TEST_CASE("prune asks, takes everything but yes for no, and needs a terminal for
     CHECK(there(machine, id));
   }
   CHECK(machine.run({"prune", "--all", "--json"}, terminal).status == 2);
+  std::string sandbox = SANDBOX_BIN_DIR "/sandbox";
+  // The question goes to stderr: nobody would see it.
+  auto unseen = machine.run_program(
+      {"sh", "-c", sandbox + " prune --all 2>" + (machine.root() / "asked").string()}, terminal);
+  CHECK(unseen.status == 2);
+  CHECK(file_text(machine.root() / "asked").find("--force") != std::string::npos);
+  CHECK(there(machine, id));
   auto asked = machine.start({"prune", "--all"}, terminal);
   REQUIRE(asked.out_has("[y/N] "));
   asked.type("y\n");
@@ -273,6 +280,48 @@ TEST_CASE("removals that were cut off are finished by prune, living ones left al
   CHECK(eventually([&] { return !fs::exists(cut_off); }));
   CHECK(fs::exists(living));
   CHECK(there(machine, id));
+}
+
+namespace {
+
+// The local agent ends, as it does when nobody has used it for long.
+void end_agent(Machine& machine) {
+  pid_t agent = machine.agent_pid();
+  REQUIRE(agent > 0);
+  REQUIRE(::kill(agent, SIGTERM) == 0);
+  REQUIRE(eventually([&] { return ::kill(agent, 0) != 0; }));
+}
+
+}  // namespace
+
+TEST_CASE("removals that were cut off are finished although no agent runs and nothing is on record",
+          "[X5]") {
+  Machine machine;
+  make_project(machine, "one");
+  REQUIRE(machine.run({"prune", "--all", "--force"}, anywhere(machine)).status == 0);
+  REQUIRE(eventually([&] { return fs::is_empty(machine.state() / "agent/.removing"); }));
+  end_agent(machine);
+  CHECK(machine.run({"prune", "--force"}, anywhere(machine)).out == "No sandbox to remove.\n");
+  CHECK(machine.agent_pid() == 0);  // nothing was there to start it for
+  pid_t dead = ::fork();
+  if (dead == 0) ::_exit(0);
+  ::waitpid(dead, nullptr, 0);
+  auto cut_off = machine.state() / "agent/.removing" / ("x-" + std::to_string(dead));
+  write_text(cut_off / "workspace/file", "x");
+  CHECK(machine.run({"prune", "--force"}, anywhere(machine)).status == 0);
+  CHECK(eventually([&] { return !fs::exists(cut_off); }));
+}
+
+TEST_CASE("list and prune see what only the agent's directory has") {
+  Machine machine;
+  auto id = make_project(machine, "one");
+  end_agent(machine);
+  fs::remove(machine.state() / "sandboxes.json");
+  CHECK(status_of(machine, id).empty());
+  end_agent(machine);
+  CHECK(machine.run({"prune", "--all", "--force"}, anywhere(machine)).out.find(id) !=
+        std::string::npos);
+  CHECK_FALSE(there(machine, id));
 }
 
 TEST_CASE("read-only trees go, too", "[X6]") {
@@ -458,6 +507,14 @@ TEST_CASE("of a box that cannot be reached nothing is removed, and it is named")
   CHECK(named.err.find("127.0.0.1:1") != std::string::npos);
   CHECK(machine.run({"list", "--all"}, anywhere(machine)).out.find("orphaned, unreachable") !=
         std::string::npos);
+  {
+    // What this machine knows by itself does not need the box.
+    auto own = protocol::os::FileLock::try_lock(machine.state() / "sessions" / (id + ".lock"),
+                                                protocol::os::FileLock::Kind::shared);
+    REQUIRE(own);
+    CHECK(machine.run({"list", "--all"}, anywhere(machine))
+              .out.find("orphaned, active, unreachable") != std::string::npos);
+  }
   auto all = machine.run({"list", "--all", "--json"}, anywhere(machine));
   CHECK(all.status == 0);
   CHECK(json(all).at("Unreachable").at(0).at("Box") == "127.0.0.1:1");
