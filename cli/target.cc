@@ -4,6 +4,7 @@
 #include "cli/ci_identity.h"
 #include "cli/duration.h"
 #include "cli/trusted_configs.h"
+#include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
 #include "protocol/os/paths.h"
 #include "protocol/wire/limits.h"
@@ -240,7 +241,16 @@ wire::LockRequested lock_request(const Context& context, const std::string& verb
 namespace {
 
 constexpr std::size_t kMostHolders = 3;  // in one sentence
-constexpr const char* kNothingDone = "Nothing was sent or run.";
+
+// "locked by alice (since 2026-01-31T00:00:00Z): measuring"
+std::string locked_by(const wire::Refused& refused) {
+  std::string who = refused.holders.empty()
+                        ? "another user"
+                        : shown_user(refused.holders[0].user, refused.holders[0].scope);
+  return "locked by " + who +
+         (refused.since.empty() ? "" : " (since " + wire::printable(refused.since, 64) + ")") +
+         (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400));
+}
 
 // "'exec' in progress by alice"
 std::string in_progress(const std::vector<wire::Holder>& holders) {
@@ -267,37 +277,48 @@ std::string running(const std::vector<wire::Holder>& holders) {
 
 }  // namespace
 
-UserError refused_error(const wire::Refused& refused, const std::string& box) {
+UserError refused_error(const wire::Refused& refused, const std::string& box,
+                        std::int64_t wait_seconds, const std::string& done) {
   std::string where = "box '" + wire::printable(box, 200) + "'";
-  std::string held = in_progress(refused.holders);
+  std::string unlock =
+      "`sandbox boxes unlock --box " + wire::shell_quote(box) + " --force` unlocks it for good. ";
   if (refused.why == "locked") {
-    std::string who = refused.holders.empty()
-                          ? "another user"
-                          : shown_user(refused.holders[0].user, refused.holders[0].scope);
-    return UserError(
-        "lock",
-        where + " is locked by " + who +
-            (refused.since.empty() ? "" : " (since " + wire::printable(refused.since, 64) + ")") +
-            (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400)) +
-            ", use --force-command to override",
-        "`sandbox boxes unlock --box " + wire::shell_quote(box) +
-            " --force` unlocks it for good. " + kNothingDone,
-        kBusy);
+    return UserError("lock",
+                     where + " is " + locked_by(refused) + ", use --force-command to override",
+                     unlock + done, kBusy);
   }
+  // A user lock stands before whoever runs something there.
+  bool locked = !refused.holders.empty() && is_user_lock(refused.holders.front());
+  std::string held = locked ? locked_by(refused) : in_progress(refused.holders);
   if (refused.why == "expired") {
-    return UserError("lock", "timed out waiting for " + where + (held.empty() ? "" : ": " + held),
-                     running(refused.holders) + "Try again, or wait longer with --wait=DURATION. " +
-                         kNothingDone,
-                     kTimedOut);
+    std::string time =
+        wait_seconds > 0 ? "after " + show_duration(std::chrono::seconds(wait_seconds)) + " " : "";
+    return UserError(
+        "lock", "timed out " + time + "waiting for " + where + (held.empty() ? "" : ": " + held),
+        (locked ? unlock : running(refused.holders)) +
+            "Try again, or wait longer with --wait=DURATION. " + done,
+        kTimedOut);
   }
   if (refused.why == "queue_full") {
     return UserError("lock", "too many commands wait in line on " + where,
-                     std::string("Try again later. ") + kNothingDone, kBusy);
+                     "Try again later. " + done, kBusy);
   }
   return UserError(
       "lock",
       where + " is busy" + (held.empty() ? "" : ", " + held) + ", use --force-command to override",
-      running(refused.holders) + "--wait waits in line. " + kNothingDone, kBusy);
+      running(refused.holders) + "--wait waits in line. " + done, kBusy);
+}
+
+UserError in_use_error(const wire::Refused& refused, const std::string& box, const std::string& id,
+                       const std::string& option) {
+  if (refused.why != "busy") {
+    return refused_error(refused, box);
+  }
+  std::string held = in_progress(refused.holders);
+  return UserError("lock", "the sandbox " + id + " is in use" + (held.empty() ? "" : ": " + held),
+                   running(refused.holders) + "With " + option +
+                       " it is ended all the same. Nothing was changed.",
+                   kBusy);
 }
 
 UserError failed_error(const wire::Failed& failed, const std::string& box) {

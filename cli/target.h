@@ -63,8 +63,17 @@ protocol::os::awaitable<void> aim_at(Context& context, Target& target, std::stri
 protocol::wire::LockRequested lock_request(const Context& context, const std::string& verb,
                                            const std::string& command, const std::string& box);
 
-// What to say of a lock that was not granted. `box`: as this user calls it.
-UserError refused_error(const protocol::wire::Refused& refused, const std::string& box);
+inline constexpr const char* kNothingDone = "Nothing was sent or run.";
+
+// What to say of a lock that was not granted. `box`: as this user calls it. `wait_seconds`: as the
+// lock was asked for; below zero: nothing is known of that. `done`: what has happened all the same.
+UserError refused_error(const protocol::wire::Refused& refused, const std::string& box,
+                        std::int64_t wait_seconds = -1, const std::string& done = kNothingDone);
+
+// What to say when a sandbox is not ended because of the commands that run in it. `option`: the one
+// with which it is.
+UserError in_use_error(const protocol::wire::Refused& refused, const std::string& box,
+                       const std::string& id, const std::string& option = "--force");
 
 // What to say of a step that the box could not do.
 UserError failed_error(const protocol::wire::Failed& failed, const std::string& box);

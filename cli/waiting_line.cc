@@ -93,6 +93,8 @@ void WaitingLine::set(const protocol::wire::Queued& queued) {
   }
 }
 
+bool is_user_lock(const protocol::wire::Holder& holder) { return holder.verb == "lock"; }
+
 std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since,
                             std::size_t shown_command) {
   std::string text =
@@ -103,14 +105,29 @@ std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::s
   return text + ", for " + show_duration(std::chrono::seconds(holder.held_seconds) + since);
 }
 
+std::string describe_hold(const protocol::wire::Holder& holder, std::chrono::seconds since,
+                          std::size_t shown_command) {
+  if (!is_user_lock(holder)) {
+    return "held by " + describe_holder(holder, since, shown_command);
+  }
+  std::string text = "locked by " + shown_user(holder.user, holder.scope) + ", for " +
+                     show_duration(std::chrono::seconds(holder.held_seconds) + since);
+  if (!holder.command.empty() && shown_command != 0) {
+    text += ": " + protocol::wire::printable(holder.command, shown_command);
+  }
+  return text;
+}
+
 namespace {
 
 std::string queue_line(const protocol::wire::Queued& queued, std::chrono::seconds since,
                        std::size_t shown_command) {
   std::string text = "waiting for the lock: place " + std::to_string(queued.position) + " in line";
   for (std::size_t i = 0; i < queued.holders.size() && i < 3; ++i) {
-    text += (i == 0 ? "; held by " : "; and by ") +
-            describe_holder(queued.holders[i], since, shown_command);
+    const protocol::wire::Holder& holder = queued.holders[i];
+    bool another = i != 0 && !is_user_lock(holder);
+    text += another ? "; and by " + describe_holder(holder, since, shown_command)
+                    : "; " + describe_hold(holder, since, shown_command);
   }
   if (queued.holders.size() > 3) {
     text += "; and " + std::to_string(queued.holders.size() - 3) + " more";

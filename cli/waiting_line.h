@@ -44,5 +44,10 @@ std::string describe_queue(const protocol::wire::Queued& queued, std::chrono::se
 // "alice: exec `make test`, for 12s"; `shown_command` 0: without the command.
 std::string describe_holder(const protocol::wire::Holder& holder, std::chrono::seconds since,
                             std::size_t shown_command = kShownCommand);
+// Is what stands in the way no command, but a person's reservation of the box?
+bool is_user_lock(const protocol::wire::Holder& holder);
+// "held by " and describe_holder(); of a user lock "locked by alice, for 12s: measuring".
+std::string describe_hold(const protocol::wire::Holder& holder, std::chrono::seconds since,
+                          std::size_t shown_command = kShownCommand);
 
 }  // namespace cli

@@ -150,6 +150,15 @@ TEST_CASE("the waiting line names place, holder, command and time") {
         "waiting for the lock: place 2 in line; held by alice: exec `make test`, for 12s");
 }
 
+TEST_CASE("the waiting line says whose user lock it is, not that it is a command") {
+  protocol::wire::Queued queued;
+  queued.position = 1;
+  queued.holders = {{"alice", "lock", "measuring", 10}, {"bob", "exec", "make", 1}};
+  CHECK(cli::describe_queue(queued, {}) ==
+        "waiting for the lock: place 1 in line; locked by alice, for 10s: measuring; and by bob: "
+        "exec `make`, for 1s");
+}
+
 TEST_CASE("on a narrow terminal commands are shortened, and the time stays to be seen") {
   protocol::wire::Queued queued;
   queued.position = 1;

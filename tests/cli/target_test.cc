@@ -106,12 +106,44 @@ TEST_CASE("a wait that is over and a full line say so, with the status of their 
   wire::Refused refused;
   refused.why = "expired";
   refused.holders = {{"bob", "exec", "make", 61, "", "", ""}};
-  auto expired = cli::refused_error(refused, "rig");
+  auto expired = cli::refused_error(refused, "rig", 90);
   CHECK(expired.status == 124);
   CHECK(std::string(expired.what()) ==
-        "timed out waiting for box 'rig': 'exec' in progress by bob");
+        "timed out after 1m 30s waiting for box 'rig': 'exec' in progress by bob");
+  CHECK(std::string(cli::refused_error(refused, "rig", -1).what()).find("timed out waiting") == 0);
+  CHECK(
+      cli::refused_error(refused, "rig", 90, "The old one is gone.").next ==
+      "It runs `make`, for 1m 01s. Try again, or wait longer with --wait=DURATION. The old one is "
+      "gone.");
   refused.why = "queue_full";
   CHECK(cli::refused_error(refused, "rig").status == 75);
+}
+
+TEST_CASE("a wait behind a user lock says whose it is and since when, not that it runs") {
+  wire::Refused refused;
+  refused.why = "expired";
+  refused.holders = {{"alice", "lock", "measuring", 5, "", "", ""},
+                     {"alice", "exec", "make", 61, "", "", ""}};
+  refused.since = "2026-01-31T00:00:00Z";
+  refused.reason = "measuring";
+  auto expired = cli::refused_error(refused, "rig", 2);
+  CHECK(expired.status == 124);
+  CHECK(std::string(expired.what()) ==
+        "timed out after 2s waiting for box 'rig': locked by alice (since 2026-01-31T00:00:00Z): "
+        "measuring");
+  CHECK(expired.next.find("sandbox boxes unlock --box rig --force") != std::string::npos);
+  CHECK(expired.next.find("It runs") == std::string::npos);
+}
+
+TEST_CASE("a sandbox that is in use is not ended, and no wait is advised that there is not") {
+  wire::Refused refused;
+  refused.why = "busy";
+  refused.holders = {{"bob", "exec", "make", 61, "", "", ""}};
+  auto in_use = cli::in_use_error(refused, "local", "abc");
+  CHECK(in_use.status == 75);
+  CHECK(std::string(in_use.what()) == "the sandbox abc is in use: 'exec' in progress by bob");
+  CHECK(in_use.next ==
+        "It runs `make`, for 1m 01s. With --force it is ended all the same. Nothing was changed.");
 }
 
 TEST_CASE("a failed step has the status of its kind") {
