@@ -65,8 +65,9 @@ const std::vector<Command>& commands() {
         kId,
         kOpenIgnored,
         {"wait", "DURATION",
-         "wait until it is ready when another process is making it, however long that takes; and "
-         "for the lock, without limit or so long",
+         "wait until it is ready when another process is making it, and for the lock: without "
+         "limit "
+         "or so long",
          "inf"},
         kNoWait,
         kForceCommand,
@@ -251,8 +252,20 @@ const std::vector<Command>& commands() {
       {"reset",
        "End this project's sandbox and make a new one",
        "reset [CONFIG]",
-       "",
-       {kDir, kId, kDiscard, kOpenIgnored, kInit, kWaitLock, kNoWait, kForceCommand, kIsolation,
+       "Waits for the lock as exec does: on this machine's own box in line behind the command that "
+       "runs in the sandbox, which it names, and on any other box not at all. Ends nobody's "
+       "command "
+       "but by force.",
+       {kDir,
+        kId,
+        kDiscard,
+        kOpenIgnored,
+        kInit,
+        kWaitLock,
+        kNoWait,
+        kForceCommand,
+        {"force", nullptr, "the same, also though a command runs in the old sandbox: it is ended"},
+        kIsolation,
         kInclude},
        1,
        false,

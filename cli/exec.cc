@@ -155,6 +155,7 @@ os::awaitable<void> find_sandbox(Exec& exec, BoxStarter& starter) {
   Context& context = exec.context;
   bool reset = context.arguments.has("reset") && !exec.reset_done;
   exec.made = false;
+  starter.keep_lock_for(wire::shell_join(context.arguments.command));
   if (auto id = context.arguments.value("id")) {
     if (!exec.reset_done) {
       exec.entry = co_await named_entry(context, exec.target, *id);
@@ -173,7 +174,9 @@ os::awaitable<void> find_sandbox(Exec& exec, BoxStarter& starter) {
     co_return;
   }
   co_await adopt_detached(context, exec.target);
-  Resolved resolved = co_await resolver.resolve(exec.target.request(), starter);
+  ResolveRequest request = exec.target.request();
+  request.wait_seconds = lock_wait(context.arguments, context.environment, request.key.box);
+  Resolved resolved = co_await resolver.resolve(request, starter);
   exec.entry = resolved.entry;
   exec.made = resolved.made;
 }
@@ -223,8 +226,11 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
     client = co_await bind_sandbox(context, *connection, exec.entry, origin->id());
   }
 
-  cycle.lock = lock_request(context, "exec", wire::shell_join(context.arguments.command),
-                            exec.entry.key.box);
+  wire::LockRequested lock = lock_request(
+      context, "exec", wire::shell_join(context.arguments.command), exec.entry.key.box);
+  if (!starter.has_lock()) {
+    cycle.lock = lock;
+  }
   cycle.exec = exec.message;
   cycle.streams = &streams;
   std::optional<CycleOutcome> outcome;
@@ -362,7 +368,8 @@ os::awaitable<int> run_exec(Context& context) {
                     "Does something stop it all the time?");
   }
   if (outcome->refused) {
-    throw refused_error(*outcome->refused, exec.entry.key.box);
+    throw refused_error(*outcome->refused, exec.entry.key.box,
+                        lock_wait(context.arguments, context.environment, exec.entry.key.box));
   }
   if (outcome->failed) {
     UserError error = failed_error(*outcome->failed, exec.entry.key.box);

@@ -18,6 +18,9 @@ os::awaitable<Entry> existing_entry(Context& context, const Target& target) {
   BoxStarter starter(context, target);
   ResolveRequest request = target.request();
   request.make = false;
+  if (context.verb == "push") {  // the others take no lock
+    request.wait_seconds = lock_wait(context.arguments, context.environment, request.key.box);
+  }
   Resolved resolved = co_await resolver.resolve(request, starter);
   co_return resolved.entry;
 }

@@ -134,9 +134,10 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
     flight.waiting->set(*queued);
   } else if (const auto* granted = std::get_if<wire::Granted>(&message)) {
     flight.waiting.reset();
+    granted_ = *granted;
     outcome.granted = *granted;
     for (const auto& holder : granted->bypassed) {
-      output_.warn("the lock was taken although held by " + describe_holder(holder, {}));
+      output_.warn("the lock was taken although " + describe_hold(holder, {}));
     }
     flight.again = granted->queued;
     outcome.not_synced = granted->shared;
@@ -229,6 +230,8 @@ os::awaitable<void> SessionClient::fly(Flight& flight) {
   flight.request = session_->new_request();
   if (flight.cycle.lock) {
     session_->send(flight.request, *flight.cycle.lock);
+  } else {
+    flight.outcome.granted = granted_;
   }
   begin_steps(flight, flight.prepared ? haves_of(*flight.prepared) : std::vector<std::string>());
   while (!flight.finished) {

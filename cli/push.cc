@@ -7,13 +7,15 @@
 
 namespace cli {
 namespace os = protocol::os;
+namespace wire = protocol::wire;
 
 os::awaitable<int> run_push(Context& context) {
   Target target = find_target(context);
   lock_wait(context.arguments, context.environment, target.key.box);
   Existing existing = co_await open_existing(context, target, true);
   Cycle cycle;
-  cycle.lock = lock_request(context, "push", "", existing.entry.key.box);
+  wire::LockRequested lock = lock_request(context, "push", "", existing.entry.key.box);
+  cycle.lock = lock;
   CycleOutcome outcome;
   std::optional<BindFailed> gone;
   try {
@@ -25,7 +27,7 @@ os::awaitable<int> run_push(Context& context) {
     co_await not_there(context, existing, *gone);
   }
   if (outcome.refused) {
-    throw refused_error(*outcome.refused, existing.entry.key.box);
+    throw refused_error(*outcome.refused, existing.entry.key.box, lock.wait_seconds);
   }
   if (outcome.not_synced) {
     throw UserError("lock",

@@ -8,8 +8,9 @@ namespace cli {
 using Replaced = Resolver::Replaced;
 
 // `id`: what --id said, after aim_at(); empty: the sandbox of the target. Takes its lock first, so
-// that nobody's command is ended. Throws UserError; nothing has changed when the lock is refused or
-// the box cannot be reached.
+// that nobody's command is ended, but with --force and --force-command. Throws UserError; nothing
+// has changed when the lock is refused, a command runs there without it, or the box cannot be
+// reached.
 protocol::os::awaitable<Replaced> replace_sandbox(Context& context, const Target& target,
                                                   BoxStarter& starter, std::string id);
 

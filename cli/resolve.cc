@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/duration.h"
 #include "cli/project.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
@@ -124,11 +125,31 @@ std::optional<os::FileLock> Resolver::try_lock_starter(const Key& key) {
   return tried ? std::optional<os::FileLock>(std::move(*tried)) : std::nullopt;
 }
 
-os::awaitable<os::FileLock> Resolver::lock_starter(const Key& key) {
+os::awaitable<os::FileLock> Resolver::lock_starter(const Key& key, std::int64_t wait_seconds) {
   std::filesystem::path file = starter_file(key);
+  if (wait_seconds == 0) {
+    auto tried = try_lock_starter(key);
+    if (!tried) {
+      throw UserError("lock", "another process is starting this project's sandbox",
+                      "--wait waits for it. Nothing was sent or run.", kBusy);
+    }
+    co_return std::move(*tried);
+  }
+  std::optional<os::FileLock::time_point> deadline;
+  if (wait_seconds > 0) {
+    deadline = std::chrono::steady_clock::now() + std::chrono::seconds(wait_seconds);
+  }
   WaitingLine waiting(executor_, output_,
                       "waiting for the process that is starting this project's sandbox");
-  auto lock = co_await os::FileLock::lock_async(executor_, file, os::FileLock::Kind::exclusive);
+  auto lock =
+      co_await os::FileLock::lock_async(executor_, file, os::FileLock::Kind::exclusive, deadline);
+  if (!lock && lock.error().code == protocol::wire::Errc::timed_out) {
+    throw UserError("lock",
+                    "timed out after " + show_duration(std::chrono::seconds(wait_seconds)) +
+                        " waiting for the process that is starting this project's sandbox",
+                    "Try again, or wait longer with --wait=DURATION. Nothing was sent or run.",
+                    kTimedOut);
+  }
   if (!lock) {
     throw lock_unusable(lock.error());
   }
@@ -229,7 +250,7 @@ os::awaitable<Resolved> Resolver::resolve(ResolveRequest request, SandboxStarter
       }
       if (!tried) {
         storage.reset();
-        os::FileLock got = co_await lock_starter(request.key);
+        os::FileLock got = co_await lock_starter(request.key, request.wait_seconds);
         starting.emplace(std::move(got));
         waited = true;
         continue;
@@ -260,7 +281,7 @@ os::awaitable<Resolved> Resolver::resolve(ResolveRequest request, SandboxStarter
 os::awaitable<Resolver::Replaced> Resolver::replace(
     ResolveRequest request, SandboxStarter& starter,
     std::function<os::awaitable<void>(Entry)> take_old,
-    std::function<os::awaitable<void>()> end_old) {
+    std::function<os::awaitable<std::optional<UserError>>()> end_old) {
   // The starter lock belongs to the key that the entry has, which is known only after a look.
   {
     auto storage = co_await lock();
@@ -268,7 +289,7 @@ os::awaitable<Resolver::Replaced> Resolver::replace(
       request.key = entry->key;
     }
   }
-  os::FileLock starting = co_await lock_starter(request.key);
+  os::FileLock starting = co_await lock_starter(request.key, request.wait_seconds);
   std::optional<Entry> old;
   {
     auto storage = co_await lock();
@@ -297,8 +318,19 @@ os::awaitable<Resolver::Replaced> Resolver::replace(
     }
     storage->save();
   }
+  std::optional<UserError> in_use;
   if (live) {
-    co_await end_old();
+    in_use = co_await end_old();
+  }
+  if (in_use) {
+    auto storage = co_await lock();
+    if (Entry* entry = storage->find_id(next.id); entry != nullptr) {
+      *entry = *old;
+      storage->save();
+    }
+  }
+  if (in_use) {
+    throw UserError(*in_use);
   }
   std::optional<std::vector<std::string>> always_a_new_one;
   Resolved made = co_await make(next, starter, always_a_new_one);

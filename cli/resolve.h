@@ -8,6 +8,7 @@
 #pragma once
 
 #include <boost/asio/thread_pool.hpp>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -56,6 +57,8 @@ struct ResolveRequest {
       false;         // otherwise, and without a default file, the branch's only sandbox will do
   bool make = true;  // false: one that is not there is an error
   bool wait = true;  // false: one that another process is starting is returned as it is
+  // For that process; below zero: without limit, 0: not at all.
+  std::int64_t wait_seconds = -1;
   std::string config_digest;
 };
 
@@ -76,16 +79,19 @@ class Resolver {
 
   // The storage, locked. Says so when that takes long; says where a damaged file was put.
   protocol::os::awaitable<std::unique_ptr<LockedStorage>> lock();
-  // The starter lock of a key.
-  protocol::os::awaitable<protocol::os::FileLock> lock_starter(const Key& key);
+  // The starter lock of a key. Throws UserError: busy or timed out when another process keeps it
+  // for longer than that.
+  protocol::os::awaitable<protocol::os::FileLock> lock_starter(const Key& key,
+                                                               std::int64_t wait_seconds);
   std::optional<protocol::os::FileLock> try_lock_starter(const Key& key);
 
   // Throws UserError.
   protocol::os::awaitable<Resolved> resolve(ResolveRequest request, SandboxStarter& starter);
 
   // Replaces a sandbox by a new one. `take_old` makes sure, before anything is changed, that nobody
-  // uses the old one; `end_old` ends it once the storage names the new one. Both are called at most
-  // once, when there is an old one.
+  // uses the old one; `end_old` ends it once the storage names the new one, or says why it goes on:
+  // then it is on record again, and that is thrown. Both are called at most once, when there is an
+  // old one.
   struct Replaced {
     std::string old_id;  // empty: there was none
     Entry entry;
@@ -93,7 +99,7 @@ class Resolver {
   protocol::os::awaitable<Replaced> replace(
       ResolveRequest request, SandboxStarter& starter,
       std::function<protocol::os::awaitable<void>(Entry)> take_old,
-      std::function<protocol::os::awaitable<void>()> end_old);
+      std::function<protocol::os::awaitable<std::optional<UserError>>()> end_old);
 
   // That agent says that this sandbox is gone: the entry is deleted if it still is the same one.
   protocol::os::awaitable<void> forget(std::string id, std::string agent);

@@ -113,22 +113,32 @@ os::awaitable<void> forget_if_gone(Context& context, SessionClient& client, cons
   co_await resolver.forget(gone.id, gone.agent);
 }
 
+os::awaitable<std::optional<wire::Refused>> take_lock(SessionClient& client,
+                                                      const wire::LockRequested& lock,
+                                                      std::string box) {
+  std::optional<wire::Refused> refused;
+  try {
+    refused = co_await client.lock(lock);
+  } catch (const BindFailed& failure) {
+    throw failed_error(failure.failed, box);
+  }
+  co_return refused;
+}
+
 os::awaitable<void> take_and_release(Context& context, SessionClient& client, std::string verb,
                                      std::string box) {
   if (box == kLocalBox) {
     co_return;  // it has a lock for each sandbox and no limit: there is nothing to be kept out of
   }
-  std::optional<wire::Refused> refused;
+  wire::LockRequested lock = lock_request(context, verb, "", box);
+  auto refused = co_await take_lock(client, lock, box);
+  if (refused) {
+    throw refused_error(*refused, box, lock.wait_seconds);
+  }
   try {
-    refused = co_await client.lock(lock_request(context, verb, "", box));
-    if (!refused) {
-      co_await client.release();
-    }
+    co_await client.release();
   } catch (const BindFailed& failure) {
     throw failed_error(failure.failed, box);
-  }
-  if (refused) {
-    throw refused_error(*refused, box);
   }
 }
 
@@ -152,7 +162,7 @@ os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& conn
     failed = failure.failed;
   }
   if (refused) {
-    throw refused_error(*refused, entry.key.box);
+    throw refused_error(*refused, entry.key.box, options.lock->wait_seconds);
   }
   if (failed) {
     wire::Message answer = co_await client->ask(wire::InfoRequest{});
@@ -167,7 +177,7 @@ os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& conn
     if (const auto* no = std::get_if<wire::Failed>(&answer)) {
       failed = *no;
     } else if (const auto* busy = std::get_if<wire::Refused>(&answer)) {
-      throw refused_error(*busy, entry.key.box);
+      throw in_use_error(*busy, entry.key.box, id);
     }
   }
   if (failed) {

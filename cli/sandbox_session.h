@@ -16,6 +16,11 @@
 
 namespace cli {
 
+// Takes the command lock, which the session keeps. Requires a bound session. std::nullopt: granted.
+// Throws UserError.
+protocol::os::awaitable<std::optional<protocol::wire::Refused>> take_lock(
+    SessionClient& client, const protocol::wire::LockRequested& lock, std::string box);
+
 // What a command that runs nothing does on a box that others use, too: it takes the command lock
 // for a moment, so that it is refused as every other is. Requires a bound session. Nothing on the
 // local box. Throws UserError.
@@ -30,7 +35,7 @@ struct EndOptions {
 };
 // Ends a sandbox on a session of its own. Errc::not_found: the agent does not know it; Errc::busy
 // with who uses it; Errc::refused with what would be lost. `agent` gets the id of the agent that
-// answered. Throws UserError when the lock is refused.
+// answered. Throws UserError when the lock is refused, and when a command runs in it.
 protocol::os::awaitable<protocol::wire::result<void>> end_sandbox(Context& context,
                                                                   Connection& connection,
                                                                   const std::string& id,

@@ -195,7 +195,8 @@ os::awaitable<std::optional<wire::Refused>> SessionClient::lock(const wire::Lock
         waiting.emplace(executor_, output_, std::string());
       }
       waiting->set(*queued);
-    } else if (std::holds_alternative<wire::Granted>(incoming.message)) {
+    } else if (const auto* granted = std::get_if<wire::Granted>(&incoming.message)) {
+      granted_ = *granted;
       co_return refused;
     } else if (const auto* no = std::get_if<wire::Refused>(&incoming.message)) {
       refused = *no;

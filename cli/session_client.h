@@ -20,7 +20,7 @@
 namespace cli {
 
 struct Cycle {
-  std::optional<protocol::wire::LockRequested> lock;
+  std::optional<protocol::wire::LockRequested> lock;  // std::nullopt: the session has it already
   std::optional<Prepared> prepared;  // of a snapshot that was begun earlier; else it is taken now
   std::optional<protocol::wire::Exec> exec;
   CommandStreams* streams = nullptr;  // needed with exec; lives until run() returns
@@ -88,7 +88,8 @@ class SessionClient {
   // Brings unmerged results, and what of merged ones could not be written, without the lock. A
   // result whose pack builds on objects that are not here any more is asked for once more, whole.
   protocol::os::awaitable<CycleOutcome> pull(std::shared_ptr<protocol::sync::Origin> origin);
-  // Takes the lock alone and keeps it. std::nullopt: granted.
+  // Takes the lock alone and keeps it: the next run() goes on under it without asking.
+  // std::nullopt: granted.
   protocol::os::awaitable<std::optional<protocol::wire::Refused>> lock(
       const protocol::wire::LockRequested& lock);
   // Gives it back. Requires that lock() was granted and nothing was done under it.
@@ -133,6 +134,7 @@ class SessionClient {
   Output& output_;
   std::string sandbox_;
   std::optional<protocol::wire::Bound> bound_;
+  protocol::wire::Granted granted_;  // the lock that it has, or had last
   std::function<void(const protocol::wire::Bound&)> check_bound_;
   std::shared_ptr<void> held_;
   std::uint32_t job_request_ = 0;  // 0: no command runs

@@ -102,6 +102,7 @@ os::awaitable<Found> find_or_make(Context& context, const Target& target) {
     co_await adopt_detached(context, target);
     ResolveRequest request = target.request();
     request.wait = context.arguments.has("wait");
+    request.wait_seconds = lock_wait(context.arguments, context.environment, request.key.box);
     Resolved resolved = co_await resolver.resolve(request, starter);
     std::shared_ptr<Connection> connection = starter.connection();
     if (!connection) {

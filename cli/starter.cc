@@ -64,6 +64,25 @@ os::awaitable<void> BoxStarter::end_replaced(const Entry& entry) {
   }
 }
 
+wire::LockRequested BoxStarter::setup_lock() const {
+  std::string text = command_.value_or(setup_text(target_.config));
+  wire::LockRequested lock = lock_request(context_, context_.verb, text, target_.key.box);
+  bool said = context_.arguments.has("wait") || context_.arguments.has("no-wait");
+  if (!replaced_.empty() && !said) {
+    lock.wait_seconds = -1;
+  }
+  return lock;
+}
+
+UserError BoxStarter::refused(const wire::Refused& refused, std::int64_t wait_seconds) const {
+  if (replaced_.empty()) {
+    return refused_error(refused, target_.key.box, wait_seconds);
+  }
+  return refused_error(refused, target_.key.box, wait_seconds,
+                       "The old sandbox " + replaced_ +
+                           " was ended, and no new one was made: `sandbox start` makes it.");
+}
+
 os::awaitable<void> BoxStarter::run_setup_command(std::string command, bool first, bool last) {
   wire::Exec exec;
   exec.script = command;
@@ -79,12 +98,14 @@ os::awaitable<void> BoxStarter::run_setup_command(std::string command, bool firs
   to_stderr.output = context_.environment.stderr_open ? 2 : -1;
   to_stderr.error = to_stderr.output;
   StandardStreams streams(context_.executor, context_.output, to_stderr);
+  wire::LockRequested lock = setup_lock();
+  bool gives_back = last && !command_;
   Cycle cycle;
   if (first) {
-    cycle.lock = lock_request(context_, "start", setup_text(target_.config), target_.key.box);
+    cycle.lock = lock;
   }
   cycle.sync = first;
-  cycle.release = last;
+  cycle.release = gives_back;
   cycle.exec = exec;
   cycle.streams = &streams;
   context_.output.note("sandbox: setup: " + wire::printable(command, 200));
@@ -95,7 +116,7 @@ os::awaitable<void> BoxStarter::run_setup_command(std::string command, bool firs
     outcome = co_await client_->run(origin_, std::move(cycle));
   }
   if (outcome.refused) {
-    throw refused_error(*outcome.refused, target_.key.box);
+    throw refused(*outcome.refused, lock.wait_seconds);
   }
   tell(context_.output,
        outcome);  // before anything ends the sandbox, and with it what is kept there
@@ -106,7 +127,7 @@ os::awaitable<void> BoxStarter::run_setup_command(std::string command, bool firs
     throw UserError("setup", name + " failed: " + error.what(), next);
   }
   bool succeeded = outcome.exited && command_status(*outcome.exited) == 0;
-  if (outcome.exited && !succeeded && !last) {
+  if (outcome.exited && !succeeded && !gives_back) {
     Cycle give_back;
     give_back.sync = false;
     CycleOutcome result = co_await client_->run(origin_, std::move(give_back));
@@ -126,13 +147,41 @@ os::awaitable<void> BoxStarter::run_setup_command(std::string command, bool firs
   }
 }
 
+// What the setup changed, while the lock is kept.
+os::awaitable<void> BoxStarter::bring_back() {
+  CycleOutcome result = co_await client_->pull(origin_);
+  if (result.failed) {
+    // Then the lock went back. The result stays on the box, and the next sync meets it.
+    result.not_merged = failed_error(*result.failed, target_.key.box).what();
+    has_lock_ = false;
+  }
+  tell(context_.output, result);
+}
+
 os::awaitable<void> BoxStarter::set_up() {
   const auto& commands = target_.config.setup;
   for (std::size_t i = 0; i < commands.size(); ++i) {
     co_await run_setup_command(commands[i], i == 0, i + 1 == commands.size());
   }
-  if (commands.empty()) {
-    co_await take_and_release(context_, *client_, "start", target_.key.box);
+  has_lock_ = command_.has_value();
+  if (!commands.empty()) {
+    if (has_lock_) {
+      co_await bring_back();
+    }
+    co_return;
+  }
+  // Without a command it is refused as every other is. But the local box has a lock for each
+  // sandbox and no limit: there is nothing to be kept out of.
+  if (!has_lock_ && target_.key.box == kLocalBox) {
+    co_return;
+  }
+  wire::LockRequested lock = setup_lock();
+  auto no = co_await take_lock(*client_, lock, target_.key.box);
+  if (no) {
+    throw refused(*no, lock.wait_seconds);
+  }
+  if (!has_lock_) {
+    co_await client_->release();
   }
 }
 

@@ -365,10 +365,11 @@ TEST_CASE("replacing takes the old one's lock before anything changes, and ends 
     happened.push_back("take " + entry.id + (world.stored()[0].id == "old" ? " before" : " after"));
     co_return;
   };
-  auto end = [&]() -> os::awaitable<void> {
+  auto end = [&]() -> os::awaitable<std::optional<cli::UserError>> {
     happened.push_back(world.stored()[0].id == "old" ? "end before" : "end after");
     world.box.sandboxes.erase("old");
-    co_return;
+    std::optional<cli::UserError> ended;
+    co_return ended;
   };
   auto replaced = world.loop.run(resolver.replace(world.request, starter, take, end));
   CHECK(happened == std::vector<std::string>{"take old before", "end after"});
@@ -388,13 +389,71 @@ TEST_CASE("replacing that is refused changes nothing") {
     throw cli::UserError("lock", "busy", "", cli::kBusy);
     co_return;
   };
-  auto end = []() -> os::awaitable<void> { co_return; };
+  auto end = []() -> os::awaitable<std::optional<cli::UserError>> {
+    std::optional<cli::UserError> ended;
+    co_return ended;
+  };
   CHECK_THROWS_AS(world.loop.run(resolver.replace(world.request, starter, take, end)),
                   cli::UserError);
   REQUIRE(world.stored().size() == 1);
   CHECK(world.stored()[0].id == "old");
   CHECK(world.stored()[0].state == cli::EntryState::ready);
   CHECK(world.box.starts == 0);
+}
+
+TEST_CASE("an old one that is used again at the last moment stays on record") {
+  World world;
+  world.put("old", cli::EntryState::ready);
+  auto resolver = world.resolver();
+  FakeStarter starter(world.loop.executor(), world.box);
+  auto take = [](cli::Entry) -> os::awaitable<void> { co_return; };
+  auto end = []() -> os::awaitable<std::optional<cli::UserError>> {
+    std::optional<cli::UserError> in_use = cli::UserError("lock", "in use", "", cli::kBusy);
+    co_return in_use;
+  };
+  CHECK_THROWS_AS(world.loop.run(resolver.replace(world.request, starter, take, end)),
+                  cli::UserError);
+  REQUIRE(world.stored().size() == 1);
+  CHECK(world.stored()[0].id == "old");
+  CHECK(world.stored()[0].state == cli::EntryState::ready);
+  CHECK(world.stored()[0].ending.empty());
+  CHECK(world.box.starts == 0);
+}
+
+TEST_CASE("another process that is starting it is waited for so long as was said, or not at all") {
+  World world;
+  auto entry = world.put("abc", cli::EntryState::starting);
+  REQUIRE(os::make_private_directory(world.paths.starters()));
+  auto file = world.paths.starters() / (entry.key.file_name() + ".lock");
+  auto another = os::FileLock::try_lock(file, os::FileLock::Kind::exclusive);
+  REQUIRE(another);
+  auto resolver = world.resolver();
+  FakeStarter starter(world.loop.executor(), world.box);
+  auto take = [](cli::Entry) -> os::awaitable<void> { co_return; };
+  auto end = []() -> os::awaitable<std::optional<cli::UserError>> {
+    std::optional<cli::UserError> ended;
+    co_return ended;
+  };
+  for (auto [seconds, status] : {std::pair(0, cli::kBusy), std::pair(1, cli::kTimedOut)}) {
+    INFO(seconds);
+    world.request.wait_seconds = seconds;
+    int resolved = 0;
+    int replaced = 0;
+    try {
+      world.loop.run(resolver.resolve(world.request, starter));
+    } catch (const cli::UserError& error) {
+      resolved = error.status;
+    }
+    try {
+      world.loop.run(resolver.replace(world.request, starter, take, end));
+    } catch (const cli::UserError& error) {
+      replaced = error.status;
+    }
+    CHECK(resolved == status);
+    CHECK(replaced == status);
+  }
+  CHECK(world.box.starts == 0);
+  CHECK(world.stored()[0].state == cli::EntryState::starting);
 }
 
 TEST_CASE("a beginning of an id names the one that has it") {

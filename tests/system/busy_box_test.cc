@@ -211,6 +211,71 @@ TEST_CASE("a command that makes or replaces its sandbox does not meet its own lo
   }
 }
 
+// A reset once asked for the lock a second time, when the old sandbox was gone: whoever had come
+// into line while it ended went first, and the reset was refused with nothing left.
+TEST_CASE("a reset goes on behind whoever came into line while the old sandbox ended", "[L50]") {
+  Team team;
+  for (const Words& words : {Words{"reset"}, Words{"exec", "--reset", "--", "true"}}) {
+    INFO(words[0]);
+    fs::path resident = team.alice.root() / "resident";
+    fs::remove(resident);
+    // It takes no notice of TERM, so that the end of its sandbox takes 2 s.
+    REQUIRE(team.alice
+                .exec("setsid sh -c 'trap \"\" TERM; echo $$ > " + resident.string() +
+                      "; while :; do sleep 1; done' >/dev/null 2>&1 </dev/null & until test -s " +
+                      resident.string() + "; do sleep 0.01; done")
+                .status == 0);
+    Running resetting = team.alice.start(words);
+    REQUIRE(test::eventually([&] { return has(team.bob.run({"boxes"}).out, "alice (reset)"); }));
+    auto bob = team.bob.run({"exec", "--wait", "--", "sleep", "1"});
+    CHECK(bob.status == 0);
+    auto reset = resetting.wait();
+    INFO(reset.err);
+    CHECK(reset.status == 0);
+    CHECK(test::sandbox_count(team.alice.run({"list", "--json"}).out) == 1);
+  }
+}
+
+TEST_CASE("a command that makes its sandbox keeps the lock that the setup had", "[L50]") {
+  Team team;
+  std::string log = (team.alice.root() / "log").string();
+  std::string go = (team.alice.root() / "go").string();
+  for (bool detached : {false, true}) {
+    INFO(detached);
+    fs::remove(log);
+    fs::remove(go);
+    Machine carol;
+    team.join(carol, "carol");
+    test::write_text(
+        carol.project() / ".sandbox.yml",
+        "setup: ['echo made > made; echo begun; until test -e " + go + "; do sleep 0.05; done']\n");
+    Words words = {"exec", "--json", "--", "sh", "-c", "cat made >> " + log + "; rm made"};
+    if (detached) {
+      words.insert(words.begin() + 1, "--detach");
+    }
+    Running making = carol.start(words);
+    REQUIRE(making.err_has("begun"));
+    Running waiting = team.bob.start({"exec", "--wait", "--", "sh", "-c", "echo bob >> " + log});
+    REQUIRE(waiting.err_has("held by carol: exec `sh -c 'cat made"));
+    test::write_text(go, "");
+    auto made = making.wait();
+    INFO(made.err);
+    CHECK(made.status == 0);
+    CHECK(waiting.wait().status == 0);
+    CHECK(test::file_text(log) == "made\nbob\n");
+    auto answer = json::parse(made.out);
+    CHECK(answer.at("Created") == true);
+    CHECK_FALSE(answer.at("Fence").as_string().empty());
+    if (detached) {
+      CHECK(test::file_text(carol.project() / "made") ==
+            "made\n");  // the setup's; the rest is pulled
+    } else {
+      CHECK_FALSE(answer.at("Snapshot").as_string().empty());
+      CHECK_FALSE(fs::exists(carol.project() / "made"));
+    }
+  }
+}
+
 TEST_CASE("nobody's command comes in between two setup commands, and a failed one frees the box") {
   SharedBox box("rig");
   Machine alice;
@@ -278,6 +343,6 @@ TEST_CASE("a CI job waits in line where a person is refused, and gives up in tim
   ci.environment["SANDBOX_LOCK_WAIT"] = "1";
   auto expired = team.bob.exec("true", ci);
   CHECK(expired.status == 124);
-  CHECK(has(expired.err, "timed out waiting for box 'rig': 'exec' in progress by alice"));
+  CHECK(has(expired.err, "timed out after 1s waiting for box 'rig': 'exec' in progress by alice"));
   Team::end(again);
 }

@@ -188,7 +188,9 @@ TEST_CASE("stop ends an idle sandbox, not one in use unless forced") {
   REQUIRE(running.out_has("ready"));
   auto busy = machine.run({"stop"});
   CHECK(busy.status == 75);
-  CHECK(busy.err.find("--force") != std::string::npos);
+  CHECK(busy.err.find("is in use: 'exec' in progress by tester") != std::string::npos);
+  CHECK(busy.err.find("With --force it is ended") != std::string::npos);
+  CHECK(busy.err.find("--wait") == std::string::npos);  // stop does not wait here
   CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
   auto forced = json(machine.run({"stop", "--force", "--json"}));
   CHECK(forced.at("Stopped").at(0).at("WasRunning") == true);
@@ -370,6 +372,13 @@ TEST_CASE(
   CHECK(other.at("Status") == "starting");
   auto stop = machine.run({"stop"});
   CHECK(stop.status == 75);
+  auto refused = machine.run({"exec", "--no-wait", "--", "true"});
+  CHECK(refused.status == 75);
+  CHECK(refused.err.find("another process is starting") != std::string::npos);
+  CHECK(machine.run({"reset", "--no-wait"}).status == 75);
+  auto expired = machine.run({"exec", "--wait=1", "--", "true"});
+  CHECK(expired.status == 124);
+  CHECK(expired.err.find("timed out after 1s waiting for the process") != std::string::npos);
   auto waiting = machine.start({"start", "--wait", "--json"});
   REQUIRE(test::eventually([&] { return waiting.pid() != 0; }));
   write_text(machine.root() / "go", "");

@@ -370,7 +370,7 @@ TEST_CASE("stop and reset are refused while somebody's command runs, naming who 
   CHECK(running.wait(std::chrono::seconds(30)).status == 255);
 }
 
-TEST_CASE("stop is refused while a stock client's command runs, which needs no lock") {
+TEST_CASE("stop and reset are refused while a stock client's command runs, which needs no lock") {
   if (std::system("command -v ssh > /dev/null") != 0) return;
   Machine machine;
   machine.make_repository();
@@ -379,14 +379,20 @@ TEST_CASE("stop is refused while a stock client's command runs, which needs no l
   auto ssh = machine.start_program({"ssh", "-F", (machine.root() / "ssh_config").string(), "-o",
                                     "BatchMode=yes", "here", "echo ready; exec sleep 600"});
   REQUIRE(ssh.out_has("ready"));
-  auto refused = machine.run({"stop"});
-  CHECK(refused.status == 75);
-  CHECK(refused.err.find("sleep 600") != std::string::npos);
+  for (const test::Words& words :
+       {test::Words{"stop"}, test::Words{"reset"}, test::Words{"exec", "--reset", "--", "true"}}) {
+    INFO(words[0]);
+    auto refused = machine.run(words);
+    CHECK(refused.status == 75);
+    CHECK(refused.err.find("in progress by tester") != std::string::npos);
+    CHECK(refused.err.find("sleep 600") != std::string::npos);
+    CHECK(refused.err.find("With --force") != std::string::npos);
+  }
   auto sessions = machine.run({"sessions"}).out;
   CHECK(sessions.find("sleep 600") != std::string::npos);
   CHECK(machine.run({"prune", "--all", "--force"}).out == "No sandbox to remove.\n");
-  CHECK(machine.run({"stop", "--force"}).status == 0);
-  ssh.wait();
+  CHECK(machine.run({"reset", "--force"}).status == 0);
+  CHECK(ssh.wait(std::chrono::seconds(20)).status != 0);
 }
 
 TEST_CASE("lock files are not followed through links", "[X17]") {

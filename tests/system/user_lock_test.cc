@@ -232,12 +232,28 @@ TEST_CASE("the table has a column for locks or commands only while there are som
 
 TEST_CASE("a box is shown as busy while any command has it", "[L1]") {
   Team team;
-  test::write_text(team.alice.project() / ".sandbox.yml", "setup: ['echo held; sleep 600']\n");
   auto busy = [&] { return line_with(team.bob.run({"boxes"}).out, "rig "); };
+  // They hold the lock for as long as the supervisor of the sandbox does not answer.
+  auto supervisor_of_alice = [&] {
+    auto id = json::parse(team.alice.run({"status", "--json"}).out).at("RunID");
+    auto file = team.box.state() / "sandboxes" / std::string(id.as_string()) / "supervisor.json";
+    return static_cast<pid_t>(json::parse(test::file_text(file)).at("pid").as_int64());
+  };
+  for (const Words& words : {Words{"push"}, Words{"stop"}}) {
+    INFO(words[0]);
+    pid_t supervisor = supervisor_of_alice();
+    REQUIRE(::kill(supervisor, SIGSTOP) == 0);
+    Running running = team.alice.start(words);
+    CHECK(test::eventually([&] { return has(busy(), "alice (" + words[0] + ")"); }));
+    REQUIRE(::kill(supervisor, SIGCONT) == 0);
+    CHECK(running.wait().status == 0);
+    CHECK_FALSE(has(busy(), "alice"));
+  }
+  test::write_text(team.alice.project() / ".sandbox.yml", "setup: ['echo held; sleep 600']\n");
   for (const Words& words : {Words{"start"}, Words{"exec", "--", "true"}, Words{"reset"}}) {
     INFO(words[0]);
     Running running = team.alice.start(words);
-    REQUIRE(test::eventually([&] { return has(busy(), "alice (start)"); }));
+    REQUIRE(test::eventually([&] { return has(busy(), "alice (" + words[0] + ")"); }));
     Team::end(running);
     REQUIRE(test::eventually([&] { return !has(busy(), "alice"); }));
   }
