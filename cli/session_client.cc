@@ -6,6 +6,7 @@
 #include "cli/result_receiver.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
+#include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {
@@ -74,7 +75,9 @@ void SessionClient::on_session_message(const wire::Message& message) {
               "`sandbox pull` brings it."
             : "");
   } else if (const auto* notice = std::get_if<wire::Notice>(&message)) {
-    output_.note("sandbox: " + notice->text);
+    // Told once: a script that reads --json has to get it as well. The agent does not know what its
+    // box is called here.
+    output_.warn(session_->peer() + ": " + wire::printable(notice->text, wire::kMaxTextBytes));
   }
 }
 

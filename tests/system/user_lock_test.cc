@@ -161,6 +161,23 @@ TEST_CASE("a forced unlock frees the box, and its former holder is told", "[L24]
   CHECK_FALSE(has(team.alice.exec("true").err, "bob"));  // once
 }
 
+TEST_CASE("who asks for JSON is told of a forced unlock, too, and on which box it was", "[L24]") {
+  Team team;
+  SharedBox other("rig2");
+  other.introduce(team.alice, "alice");
+  REQUIRE(team.alice.run(kLock).status == 0);
+  REQUIRE(team.bob.run(with(kUnlock, {"--force"})).status == 0);
+  auto told = json::parse(team.alice.run({"boxes", "--json"}).out);
+  REQUIRE(told.at("Boxes").as_array().size() == 2);
+  REQUIRE(told.as_object().contains("Warnings"));
+  std::string warning(told.at("Warnings").at(0).as_string());
+  CHECK(has(warning, "the box rig: "));
+  CHECK(has(warning, "removed by bob"));
+  CHECK_FALSE(json::parse(team.alice.run({"boxes", "--json"}).out)
+                  .as_object()
+                  .contains("Warnings"));  // once
+}
+
 TEST_CASE("a forced command runs on a locked box, and leaves it locked", "[L26]") {
   Team team;
   REQUIRE(team.alice.run(kLock).status == 0);
