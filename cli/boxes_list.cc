@@ -29,12 +29,13 @@ void fill_in(BoxRow& row, const wire::Box& box) {
   row.waiting = static_cast<std::int64_t>(box.waiting.size());
   row.jobs = box.jobs;
   if (box.user_lock) {
-    row.locked_by = shown_user(box.user_lock->user, box.user_lock->scope);
+    row.locked_by = box.user_lock->user;
+    row.lock_scope = box.user_lock->scope;
     row.since = box.user_lock->since;
     row.reason = box.user_lock->reason;
   }
   for (const auto& holder : box.holders) {
-    row.users.push_back({shown_user(holder.user, holder.scope), holder.verb, holder.command});
+    row.users.push_back({holder.user, holder.verb, holder.command, holder.scope});
   }
 }
 

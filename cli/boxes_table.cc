@@ -5,6 +5,7 @@
 
 #include "cli/output.h"
 #include "protocol/wire/quoting.h"
+#include "protocol/wire/scope.h"
 
 namespace cli {
 namespace json = boost::json;
@@ -48,7 +49,8 @@ std::string busy_text(const BoxRow& row) {
   std::string text;
   for (std::size_t i = 0; i < row.users.size() && i < kMostUsers; ++i) {
     const BoxUser& user = row.users[i];
-    text += (i == 0 ? "" : ", ") + user.user + (user.verb.empty() ? "" : " (" + user.verb + ")");
+    text += (i == 0 ? "" : ", ") + protocol::wire::shown_user(user.user, user.scope) +
+            (user.verb.empty() ? "" : " (" + user.verb + ")");
   }
   if (row.users.size() > kMostUsers) {
     text += " and " + std::to_string(row.users.size() - kMostUsers) + " more";
@@ -127,7 +129,10 @@ std::vector<std::string> box_table(const std::vector<BoxRow>& rows, const Paint&
                    cell(text(row.status), color(row.status)),
                    cell(row.sandboxes ? std::to_string(*row.sandboxes) : "-")};
     if (locked) {
-      cells.push_back(cell(row.locked_by, kMagenta));
+      cells.push_back(cell(row.locked_by.empty()
+                               ? std::string()
+                               : protocol::wire::shown_user(row.locked_by, row.lock_scope),
+                           kMagenta));
     }
     if (busy) {
       cells.push_back(cell(busy_text(row), kYellow));
@@ -206,12 +211,14 @@ json::object box_json(const BoxRow& row) {
   out["Waiting"] = number(row.waiting);
   out["Jobs"] = number(row.jobs);
   out["LockedBy"] = json_text(row.locked_by);
+  out["LockScope"] = json_text(row.lock_scope);
   out["LockedSince"] = json_text(row.since);
   out["LockReason"] = json_text(row.reason);
   json::array busy;
   for (const auto& user : row.users) {
     json::object one;
     one["User"] = json_text(user.user);
+    one["Scope"] = json_text(user.scope);
     one["Verb"] = json_text(user.verb);
     one["Command"] = json_text(user.command);
     busy.push_back(std::move(one));

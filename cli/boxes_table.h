@@ -18,9 +18,10 @@ const char* text(BoxStatus status);  // "needs update"
 BoxStatus compare_versions(std::string_view agent, std::string_view ours);
 
 struct BoxUser {
-  std::string user;  // as people read it
+  std::string user;
   std::string verb;
   std::string command;
+  std::string scope = {};  // which of the user's CI jobs; empty: the person
 };
 
 struct BoxRow {
@@ -31,6 +32,7 @@ struct BoxRow {
   std::string why;                        // it is unreachable
   std::optional<std::int64_t> sandboxes;  // not known when it is unreachable
   std::string locked_by;                  // who has reserved it; empty: nobody
+  std::string lock_scope;                 // as of BoxUser
   std::string since;                      // RFC 3339
   std::string reason;
   std::vector<BoxUser> users;           // who runs a command there

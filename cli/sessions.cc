@@ -1,6 +1,7 @@
 // sandbox sessions: who is attached to which sandbox, since when, and what for.
 #include <boost/json.hpp>
 
+#include "cli/ci_identity.h"
 #include "cli/command_runs.h"
 #include "cli/duration.h"
 #include "cli/session_locks.h"
@@ -40,8 +41,9 @@ void print(Output& output, const std::vector<Row>& rows) {
   for (const auto& row : rows) {
     const wire::SessionInfo& session = row.session;
     std::string doing = session.verb + (session.command.empty() ? "" : " ") + session.command;
-    cells.push_back({session.sandbox.empty() ? "-" : session.sandbox, row.box, session.user,
-                     age(session.since), session.state, doing.empty() ? "-" : fit(doing, 60)});
+    cells.push_back({session.sandbox.empty() ? "-" : session.sandbox, row.box,
+                     shown_user(session.user, session.scope), age(session.since), session.state,
+                     doing.empty() ? "-" : fit(doing, 60)});
   }
   for (const auto& line : table(cells)) {
     output.line(line);
@@ -54,6 +56,7 @@ json::object row_json(const Row& row) {
   one["RunID"] = json_text(session.sandbox);
   one["Box"] = json_text(row.box);
   one["User"] = json_text(session.user);
+  one["Scope"] = json_text(session.scope);
   one["Verb"] = json_text(session.verb);
   one["Command"] = json_text(session.command);
   one["Since"] = json_text(session.since);
@@ -84,6 +87,7 @@ os::awaitable<int> run_sessions(Context& context) {
         wire::SessionInfo info;
         info.sandbox = session.sandbox;
         info.user = user_name(context.environment);
+        info.scope = ci_scope(context.environment);
         info.verb = session.verb;
         info.command = session.command;
         info.since = session.since;

@@ -20,6 +20,7 @@ json::array holders_json(const std::vector<wire::Holder>& holders) {
   for (const auto& holder : holders) {
     json::object one;
     one["User"] = json_text(holder.user);
+    one["Scope"] = json_text(holder.scope);
     one["Verb"] = json_text(holder.verb);
     one["Command"] = json_text(holder.command);
     one["HeldSeconds"] = holder.held_seconds;

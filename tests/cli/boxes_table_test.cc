@@ -76,6 +76,21 @@ TEST_CASE("a user without a verb stands alone, and many are counted") {
         std::string::npos);
 }
 
+TEST_CASE("a CI job is shown readably in the table, and as it is in JSON") {
+  BoxRow ci = row("c", BoxStatus::current);
+  ci.locked_by = "bot";
+  ci.lock_scope = "ci:generic:h1";
+  ci.users = {{"bot", "exec", "make", "ci:generic:h2"}};
+  std::string line = cli::box_table({ci}, plain)[2];
+  CHECK(line.find("bot for ci on h1") != std::string::npos);
+  CHECK(line.find("bot for ci on h2 (exec)") != std::string::npos);
+  auto json = cli::box_json(ci);
+  CHECK(json.at("LockedBy") == "bot");
+  CHECK(json.at("LockScope") == "ci:generic:h1");
+  CHECK(json.at("Busy").at(0).at("User") == "bot");
+  CHECK(json.at("Busy").at(0).at("Scope") == "ci:generic:h2");
+}
+
 TEST_CASE("every status and both holders have their colour, and none takes up room") {
   BoxRow current = row("a", BoxStatus::current);
   current.locked_by = "alice";

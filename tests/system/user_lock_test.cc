@@ -315,6 +315,23 @@ TEST_CASE("a CI job's own later process goes on under its lock, another job does
   CHECK(other.status == 75);
   CHECK(has(other.err, "locked by alice for github org/repo run 100 job build on r7"));
   CHECK(has(team.bob.run({"boxes"}).out, "github org/repo run 100 job build on r7"));
+  const std::string scope = "ci:github:org/repo#100-1/build@r7";
+  auto boxes = json::parse(team.bob.run({"boxes", "--json"}).out).at("Boxes");
+  CHECK(boxes.at(0).at("LockedBy") == "alice");
+  CHECK(boxes.at(0).at("LockScope") == json::string(scope));
+  Running held =
+      team.alice.start({"exec", "--", "sh", "-c", "echo held; exec sleep 600"}, job("build"));
+  REQUIRE(held.out_has("held"));
+  boxes = json::parse(team.bob.run({"boxes", "--json"}).out).at("Boxes");
+  CHECK(boxes.at(0).at("Busy").at(0).at("User") == "alice");
+  CHECK(boxes.at(0).at("Busy").at(0).at("Scope") == json::string(scope));
+  CHECK(has(team.bob.run({"sessions"}).out, "alice for github org/repo run 100 job build on r7"));
+  auto sessions = json::parse(team.bob.run({"sessions", "--json"}).out).at("Sessions");
+  CHECK(sessions.at(0).at("User") == "alice");
+  CHECK(sessions.at(0).at("Scope") == json::string(scope));
+  auto status = json::parse(team.alice.run({"status", "--json"}).out);
+  CHECK(status.at("Holders").at(0).at("Scope") == json::string(scope));
+  Team::end(held);
   CHECK(team.alice.run(kUnlock, job("test")).status == 75);
   CHECK(team.alice.run(kUnlock, job("build")).status == 0);
   CHECK(team.alice.exec("true", job("test")).status == 0);
