@@ -86,12 +86,12 @@ std::vector<Box> boxes_to_ask(Context& context) {
     local.address = running->address;
     boxes.push_back(local);
   }
-  auto only = chosen_box(context.arguments, context.environment);
+  // SANDBOX_BOX says which box to use; the others are there all the same.
+  auto only = context.arguments.value("box");
   if (only && *only != kLocalBox) {
-    find_box(context.paths, *only);  // says so when there is none
-  }
-  if (only) {
-    std::erase_if(boxes, [&only](const Box& box) { return box.name != *only; });
+    boxes.assign(1, find_box(context.paths, *only));
+  } else if (only) {
+    std::erase_if(boxes, [](const Box& box) { return box.name != kLocalBox; });
   }
   std::sort(boxes.begin(), boxes.end(),
             [](const Box& a, const Box& b) { return natural_less(a.name, b.name); });

@@ -488,6 +488,29 @@ TEST_CASE(
   CHECK(box_of({"--box", "rig"}, "") == "rig");
 }
 
+TEST_CASE(
+    "boxes shows all of them whichever SANDBOX_BOX says to use, and with --box only that one") {
+  SharedBox rig("rig");
+  SharedBox other("rig2");
+  Machine alice;
+  rig.introduce(alice, "alice");
+  other.authorize(alice, "alice");
+  auto names = [&](const Words& words) {
+    std::string all;
+    auto answer = json::parse(alice.run(words).out);
+    for (const auto& row : answer.at("Boxes").as_array()) {
+      all += (all.empty() ? "" : " ") + std::string(row.at("Name").as_string()) + "=" +
+             std::string(row.at("Status").as_string());
+    }
+    return all;
+  };
+  alice.environment["SANDBOX_BOX"] = other.address();  // on no record
+  CHECK(names({"boxes", "--json"}) == "rig=current");
+  CHECK(names({"boxes", "--json", "--box", "rig"}) == "rig=current");
+  CHECK(names({"boxes", "--json", "--box", other.address()}) == other.address() + "=current");
+  CHECK(names({"boxes", "--json", "--box", "local"}).empty());
+}
+
 TEST_CASE("an unknown box is named with those that are known, and nothing is made") {
   SharedBox box("rig");
   Machine alice;
