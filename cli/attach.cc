@@ -134,6 +134,10 @@ UserError refused(const wire::Failed& failed, const JobPlace& place) {
     case wire::Errc::not_found:
       return UserError("command", "there is no job " + place.job + " on the box " + place.box,
                        "`sandbox jobs --box " + place.box + "` shows those there are.");
+    case wire::Errc::denied:
+      return UserError("command", wire::printable(failed.message, 400),
+                       "Only its own user sees its output; `sandbox jobs --box " +
+                           wire::shell_quote(place.box) + "` shows how it is.");
     case wire::Errc::unsupported:
       return no_answer(place.box, failed);
     default:

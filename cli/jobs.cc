@@ -2,6 +2,7 @@
 #include <boost/json.hpp>
 #include <set>
 
+#include "cli/ask_all.h"
 #include "cli/box_question.h"
 #include "cli/boxes.h"
 #include "cli/ci_identity.h"
@@ -17,44 +18,61 @@ namespace wire = protocol::wire;
 
 namespace {
 
+constexpr std::chrono::minutes kWithoutHaste{1};  // where the user may be asked for a passphrase
+
 struct BoxJobs {
   std::string box;
   std::vector<wire::DetachedJob> jobs;
+  std::optional<UserError> failed;
 };
 
-// --box alone, else the local box and those where jobs were detached from here.
+// --box alone, else the local box and those where jobs were detached from here. A record outlives
+// its box: one that was deleted from the list has nothing to say.
 std::set<std::string> boxes_to_ask(const Context& context) {
   if (auto chosen = chosen_box(context.arguments, context.environment)) {
     return {*chosen};
   }
+  std::vector<Box> known = read_boxes(context.paths);
   std::set<std::string> boxes{kLocalBox};
   for (const auto& record : remembered_jobs(context.paths, {})) {
-    boxes.insert(record.box);
+    if (find_name(known, record.box) != nullptr || parse_address(record.box)) {
+      boxes.insert(record.box);
+    }
   }
   return boxes;
 }
 
-os::awaitable<BoxJobs> ask(Context& context, std::string box) {
-  BoxJobs answer;
-  answer.box = box;
+os::awaitable<void> ask(Context& context, BoxJobs& answer, bool alone) {
   std::shared_ptr<Connection> connection;
-  if (box == kLocalBox) {
+  if (answer.box == kLocalBox) {
     connection = co_await connect_if_running(context);
     if (!connection) {
-      co_return answer;  // an agent that has ended has no jobs that run
+      co_return;  // an agent that has ended has no jobs that run
     }
+  } else if (alone) {
+    connection = co_await connect(context, answer.box);
   } else {
-    connection = co_await connect(context, box);
+    // Of several that are asked at once none may ask the user anything.
+    Box box = find_box(context.paths, answer.box);
+    connection = co_await contact(context, box, kAskTime);
   }
   wire::JobsRequest request;
   request.user = user_name(context.environment);
   wire::Message said = co_await ask_box(context, *connection, request);
   const auto* jobs = std::get_if<wire::Jobs>(&said);
   if (jobs == nullptr) {
-    throw no_answer(box, said);
+    throw no_answer(answer.box, said);
   }
   answer.jobs = jobs->jobs;
-  co_return answer;
+}
+
+os::awaitable<void> ask_one(Context& context, BoxJobs& answer, bool alone) {
+  answer.failed.reset();
+  try {
+    co_await ask(context, answer, alone);
+  } catch (const UserError& error) {
+    answer.failed = error;
+  }
 }
 
 // "running", "exited 3", "killed by SIGTERM", "lost"
@@ -73,6 +91,7 @@ json::object job_json(const std::string& box, const wire::DetachedJob& job) {
   one["JobID"] = json_text(job.job);
   one["Box"] = json_text(box);
   one["User"] = json_text(job.user);
+  one["Scope"] = json_text(job.scope);
   one["RunID"] = json_text(job.sandbox);
   one["Command"] = json_text(job.command);
   one["State"] = json_text(job.state);
@@ -119,20 +138,33 @@ void print(Output& output, const std::vector<BoxJobs>& all) {
 }  // namespace
 
 os::awaitable<int> run_jobs(Context& context) {
-  std::vector<BoxJobs> all;
+  std::set<std::string> boxes = boxes_to_ask(context);
+  bool alone = boxes.size() == 1;
+  std::vector<Question<BoxJobs>> questions;
+  for (const auto& box : boxes) {
+    Question<BoxJobs>& question = questions.emplace_back();
+    question.time = alone ? kWithoutHaste : kAskTime + kAskTime;
+    question.unanswered.box = box;
+    question.unanswered.failed = UserError("box", "the box " + box + " does not answer in time",
+                                           "`sandbox boxes` shows how the boxes are.");
+    question.ask = [&context, alone](BoxJobs& one) { return ask_one(context, one, alone); };
+  }
+  std::vector<BoxJobs> all = co_await ask_all(context.executor, std::move(questions));
   std::optional<UserError> unanswered;
-  for (const auto& box : boxes_to_ask(context)) {
-    try {
-      BoxJobs one = co_await ask(context, box);
-      all.push_back(std::move(one));
-    } catch (const UserError& error) {
-      // One box that is away does not hide the others' jobs.
-      context.output.warn(box + ": " + error.what());
-      unanswered = error;
+  bool any = false;
+  for (const auto& one : all) {
+    any = any || !one.failed;
+    if (one.failed) {
+      unanswered = one.failed;
     }
   }
-  if (unanswered && all.empty()) {
-    throw *unanswered;
+  if (unanswered && !any) {
+    throw UserError(*unanswered);
+  }
+  for (const auto& one : all) {
+    if (one.failed) {  // one box that is away does not hide the others' jobs
+      context.output.warn(one.box + ": " + one.failed->what());
+    }
   }
   print(context.output, all);
   co_return unanswered ? unanswered->status : 0;

@@ -42,7 +42,9 @@ UserError refused(const wire::Failed& failed, const JobPlace& place) {
                        "`sandbox jobs --box " + place.box + "` shows those there are.");
     case wire::Errc::denied:
       return UserError("command", wire::printable(failed.message, 400),
-                       "--force ends it all the same; that is recorded. Nothing was changed.");
+                       "`sandbox kill --force --box " + wire::shell_quote(place.box) + " " +
+                           place.job +
+                           "` ends it all the same; that is recorded. Nothing was changed.");
     default:
       return failed_error(failed, place.box);
   }
@@ -89,7 +91,8 @@ os::awaitable<int> kill_jobs(Context& context, std::optional<std::string> id) {
     co_return 0;
   }
   if (killed->jobs.empty()) {
-    output.line(kill.all ? "No detached job runs on the box " + place.box + "."
+    std::string whose = kill.force ? "" : " of yours";
+    output.line(kill.all ? "No detached job" + whose + " runs on the box " + place.box + "."
                          : "The job " + place.job + " had ended.");
   }
   for (const auto& job : killed->jobs) {

@@ -138,7 +138,7 @@ TEST_CASE("kill ends a job and all its processes, waits for no lock and frees it
   CHECK(eventually([&] { return has(team.alice.run({"jobs"}).out, "running"); }));
   auto other = team.bob.run({"kill", "--box", "B", id});
   CHECK(other.status == 255);
-  CHECK(has(other.err, "--force"));
+  CHECK(has(other.err, "sandbox kill --force --box B " + id));
   CHECK(team.refused(team.bob));
   CHECK(has(team.alice.run({"jobs"}).out, "running"));
 
@@ -163,7 +163,7 @@ TEST_CASE("kill ends a job and all its processes, waits for no lock and frees it
 TEST_CASE("kill --all ends the caller's jobs, and with force everybody's", "[L32]") {
   Team team;
   team.detach(team.alice, team.waiting());
-  CHECK(has(team.bob.run({"kill", "--all"}).out, "No detached job"));
+  CHECK(has(team.bob.run({"kill", "--all"}).out, "No detached job of yours runs on the box B."));
   CHECK(team.refused(team.bob));
   auto forced = team.bob.run({"kill", "--all", "--force"});
   CHECK(forced.status == 0);
@@ -172,6 +172,63 @@ TEST_CASE("kill --all ends the caller's jobs, and with force everybody's", "[L32
   team.detach(team.alice, team.waiting());
   CHECK(team.alice.run({"exec", "--kill-all"}).status == 0);
   CHECK_FALSE(team.refused(team.bob));
+}
+
+TEST_CASE("a job is seen and ended by its user though somebody else has reserved the box",
+          "[L31]") {
+  Team team;
+  Machine carol;
+  team.box.introduce(carol, "carol");
+  std::string id = team.detach(team.alice, team.waiting("exit 3"));
+  REQUIRE(carol.run({"boxes", "lock", "--box", "B"}).status == 0);
+  CHECK(has(team.alice.run({"exec", "--", "true"}).err, "locked by carol"));
+  auto watching = team.alice.start({"attach", id});
+  CHECK(watching.out_has("begun"));
+  auto listed = team.alice.run({"jobs"});
+  CHECK(listed.status == 0);
+  CHECK(has(listed.out, id));
+  team.open();
+  CHECK(watching.wait().status == 3);
+  fs::remove(team.gate());
+  REQUIRE(carol.run({"boxes", "unlock", "--box", "B"}).status == 0);
+  id = team.detach(team.alice, team.waiting());
+  REQUIRE(carol.run({"boxes", "lock", "--box", "B"}).status == 0);
+  CHECK(team.alice.run({"kill", id}).status == 0);
+}
+
+TEST_CASE("a job that is unknown, or somebody else's, is not attached to") {
+  Team team;
+  std::string id = team.detach(team.alice, team.waiting());
+  auto unknown = team.alice.run({"attach", std::string(32, 'e')});
+  CHECK(unknown.status == 255);
+  CHECK(has(unknown.err, "there is no job"));
+  CHECK(has(unknown.err, "sandbox jobs --box B"));
+  auto others = team.bob.run({"attach", id});
+  CHECK(others.status == 255);
+  CHECK(others.out.empty());
+  CHECK(has(others.err, "job " + id + " is alice's"));
+  CHECK(has(others.err, "sandbox jobs --box B"));
+  CHECK(team.bob.run({"attach", "nonsense"}).status == 2);
+}
+
+TEST_CASE(
+    "the jobs of a box that was deleted from the list are not asked for, and none is missed") {
+  Team team;
+  team.detach(team.alice, team.waiting());
+  team.alice.environment.erase("SANDBOX_BOX");
+  REQUIRE(has(team.alice.run({"jobs"}).out, "running"));
+  REQUIRE(team.alice.run({"boxes", "delete", "--name", "B", "--yes"}).status == 0);
+  auto listed = team.alice.run({"jobs"});
+  CHECK(listed.status == 0);
+  CHECK(listed.err.empty());
+  team.box.introduce(team.alice, "alice");
+  CHECK(has(team.alice.run({"jobs"}).out, "running"));
+  // One that is away is named, and does not hide the others.
+  team.box.end(SIGTERM);
+  auto away = team.alice.run({"jobs", "--json"});
+  CHECK(away.status == 255);
+  CHECK(json::parse(away.out).at("Jobs").as_array().empty());
+  CHECK(has(away.out, "\"Warnings\":[\"B: "));
 }
 
 TEST_CASE("silence does not end a detached job that lives", "[L43]") {
