@@ -120,7 +120,9 @@ os::awaitable<Stopped> stop_one(Context& context, Connections& connections, Entr
   co_return stopped;
 }
 
-void print(Output& output, const std::vector<Stopped>& all) {
+// `failed`: why not all of them were stopped.
+void print(Output& output, const std::vector<Stopped>& all,
+           const std::optional<UserError>& failed) {
   if (output.json()) {
     json::array stopped;
     for (const auto& one : all) {
@@ -133,6 +135,9 @@ void print(Output& output, const std::vector<Stopped>& all) {
     }
     json::object answer;
     answer["Stopped"] = std::move(stopped);
+    if (failed) {
+      answer["Error"] = error_object(*failed).at("Error");
+    }
     output.json_line(answer);
     return;
   }
@@ -198,14 +203,11 @@ os::awaitable<int> run_stop(Context& context) {
     }
     all.push_back(std::move(stopped));
   }
-  if (!failed) {
-    print(context.output, all);
-    co_return 0;
+  print(context.output, all, failed);
+  if (failed && !context.output.json()) {
+    context.output.error(*failed);
   }
-  if (!context.output.json()) {
-    print(context.output, all);
-  }
-  throw UserError(*failed);
+  co_return failed ? failed->status : 0;
 }
 
 }  // namespace cli

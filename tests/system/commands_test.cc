@@ -6,6 +6,7 @@
 #include <boost/json.hpp>
 
 #include "tests/support/catch.h"
+#include "tests/support/shared_box.h"
 #include "tests/support/system.h"
 
 namespace fs = std::filesystem;
@@ -197,6 +198,23 @@ TEST_CASE("stop ends an idle sandbox, not one in use unless forced") {
   CHECK(running.wait(std::chrono::seconds(30)).status == 255);
   CHECK(machine.run({"list", "--json"}).out == "{\"Sandboxes\":[]}\n");
   CHECK(machine.exec("true").status == 0);
+}
+
+TEST_CASE("stop --all in JSON names what was stopped beside what was not") {
+  Machine machine;
+  machine.make_repository();
+  auto id = text(json(machine.run({"start", "--json"})).at("RunID"));
+  {
+    test::SharedBox away("rig");
+    away.introduce(machine, "alice");
+    REQUIRE(machine.run({"start", "--box", "rig"}).status == 0);
+  }
+  auto stopped = machine.run({"stop", "--all", "--json"});
+  CHECK(stopped.status == 255);
+  auto answer = json(stopped);
+  REQUIRE(answer.at("Stopped").as_array().size() == 1);
+  CHECK(text(answer.at("Stopped").at(0).at("RunID")) == id);
+  CHECK(text(answer.at("Error").at("Message")).find("rig") != std::string::npos);
 }
 
 TEST_CASE("the option --id reaches a sandbox from anywhere, and exec --reset --id replaces it") {
