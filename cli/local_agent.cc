@@ -158,6 +158,27 @@ std::vector<fs::path> exposed_paths(const Environment& environment, const Paths&
   return exposed;
 }
 
+std::vector<std::string> serve_arguments(const fs::path& program, const fs::path& state,
+                                         const std::vector<fs::path>& exposed) {
+  std::vector<std::string> argv = {program.string(),
+                                   "serve",
+                                   "--listen",
+                                   "127.0.0.1:0",
+                                   "--state",
+                                   state.string(),
+                                   "--name",
+                                   kLocalBox,
+                                   "--slots",
+                                   "0",
+                                   "--idle-exit",
+                                   std::to_string(kIdleSeconds),
+                                   "--trust-claimed-users"};
+  for (const auto& path : exposed) {
+    argv.insert(argv.end(), {"--expose", path.string()});
+  }
+  return argv;
+}
+
 void LocalAgent::start(const protocol::ssh::PublicKey& key) {
   fs::path program = find_agent_program(environment_);
   if (auto made = os::make_private_directory(paths_.agent()); !made) {
@@ -191,22 +212,7 @@ void LocalAgent::launch() {
                                  os::errno_failure(errno, log().string()).what);
   }
   os::Spawn serve;
-  serve.argv = {program.string(),
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--state",
-                paths_.agent().string(),
-                "--name",
-                kLocalBox,
-                "--slots",
-                "0",
-                "--idle-exit",
-                std::to_string(kIdleSeconds),
-                "--trust-claimed-users"};
-  for (const auto& path : exposed_paths(environment_, paths_)) {
-    serve.argv.insert(serve.argv.end(), {"--expose", path.string()});
-  }
+  serve.argv = serve_arguments(program, paths_.agent(), exposed_paths(environment_, paths_));
   serve.env = agent_environment(environment_);
   serve.cwd = "/";
   serve.stdout_fd = log_fd.get();

@@ -42,6 +42,12 @@ std::map<std::string, std::string> agent_environment(const Environment& environm
 std::vector<std::filesystem::path> exposed_paths(const Environment& environment,
                                                  const Paths& paths);
 
+// The arguments with which it is started: for one user, on the loopback, without slots, and to end
+// by itself when it was idle for long. Pure.
+std::vector<std::string> serve_arguments(const std::filesystem::path& program,
+                                         const std::filesystem::path& state,
+                                         const std::vector<std::filesystem::path>& exposed);
+
 class LocalAgent {
  public:
   LocalAgent(const Environment& environment, const Paths& paths, protocol::os::executor executor)

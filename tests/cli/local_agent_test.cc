@@ -31,3 +31,11 @@ TEST_CASE("what is shown never has this program's own files in it, nor is it the
             .empty());
   CHECK(exposed("/usr/bin", "/home/ann:/home:/:rel:/home/ann/.config/sandbox").empty());
 }
+
+TEST_CASE("the local box's agent has no slots, is this machine's alone, and ends when it is idle") {
+  auto argv = cli::serve_arguments("/opt/sandbox-agent", "/s", {"/data"});
+  CHECK(argv == std::vector<std::string>{"/opt/sandbox-agent", "serve", "--listen", "127.0.0.1:0",
+                                         "--state", "/s", "--name", "local", "--slots", "0",
+                                         "--idle-exit", "1800", "--trust-claimed-users", "--expose",
+                                         "/data"});
+}
