@@ -36,7 +36,10 @@ const Option kForceCommand{"force-command", nullptr,
 const std::vector<Option>& global_options() {
   static const std::vector<Option> rows = {
       {"json", nullptr, "answer with one line of JSON on stdout, errors too"},
-      {"box", "NAME|HOST:PORT", "the box (default: SANDBOX_BOX, else this machine)"},
+      {"box", "NAME|HOST:PORT",
+       "the box (default: SANDBOX_BOX; then, for what is about one project, the `box` of its "
+       "trusted "
+       "configuration file; else this machine)"},
       {"color", "WHEN", "auto, always or never"},
       {"trace", nullptr, "show on stderr each message sent and answered"},
       {"help,h", nullptr, "show this help"},
