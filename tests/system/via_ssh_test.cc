@@ -4,6 +4,9 @@
 #include <boost/json.hpp>
 
 #include "protocol/os/paths.h"
+#include "protocol/wire/frames.h"
+#include "protocol/wire/limits.h"
+#include "protocol/wire/messages.h"
 #include "tests/support/catch.h"
 #include "tests/support/places.h"
 #include "tests/support/sshd.h"
@@ -73,6 +76,33 @@ TEST_CASE("a box behind an sshd is added, listed and used as every other") {
   CHECK(list.at("Sandboxes").at(0).at("Status") == "ready");
   CHECK(list.at("Sandboxes").at(0).at("RunURL") == "");
   CHECK(far.machine.run({"stop"}).status == 0);
+}
+
+TEST_CASE("an agent of another protocol is not used, and which end to update is said") {
+  namespace wire = protocol::wire;
+  Machine machine;
+  machine.make_repository();
+  machine.run({"key"});  // makes the directory
+  test::write_text(machine.config() / "boxes.json",
+                   R"({"version":1,"boxes":{"far":{"viaSsh":"far"}}})");
+  fs::path said = machine.root() / "said";
+  fs::path ssh = machine.root() / "ssh";
+  test::write_text(ssh, "#!/bin/sh\ncat " + said.string() + "\nexec cat > /dev/null\n");
+  fs::permissions(ssh, fs::perms::owner_all);
+  machine.environment["SANDBOX_SSH"] = ssh.string();
+  machine.environment["SANDBOX_BOX"] = "far";
+  for (bool older : {true, false}) {
+    INFO(older);
+    wire::Info info;
+    info.protocol = older ? wire::kProtocolVersion - 1 : wire::kProtocolVersion + 1;
+    test::write_text(said, wire::encode(wire::Frame{wire::FrameKind::control, 0,
+                                                    wire::encode(wire::Message(info))}));
+    auto refused = machine.exec("true");
+    CHECK(refused.status == 255);
+    CHECK(has(refused.err, "speaks protocol " + std::to_string(info.protocol)));
+    CHECK(has(refused.err, older ? "sandbox update --box far" : "Update sandbox here"));
+    CHECK(has(refused.err, "Nothing was changed."));
+  }
 }
 
 TEST_CASE("a lot of output and of files goes through an sshd whole") {
