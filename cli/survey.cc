@@ -27,6 +27,32 @@ constexpr std::chrono::seconds kMeasureTime{30};
 // How a box is reached.
 enum class Way { local, local_if_running, named, among_others };
 
+// What the box measures takes as long as there are files, and nothing depends on it: false when it
+// did not come in time.
+os::awaitable<bool> add_sizes(SessionClient& client, BoxSurvey& survey, wire::ListRequest list) {
+  auto deadline = std::chrono::steady_clock::now() + kMeasureTime;
+  client.session().send(0, list);
+  std::map<std::string, std::int64_t> sizes;
+  for (bool answered = false; !answered;) {
+    auto incoming = co_await client.session().next_until(deadline);
+    if (!incoming) {
+      co_return false;
+    }
+    if (const auto* sandboxes = std::get_if<wire::Sandboxes>(&incoming->message)) {
+      for (const auto& one : sandboxes->sandboxes) {
+        sizes[one.sandbox] = one.size_bytes;
+      }
+      answered = true;
+    }
+    answered = answered || std::holds_alternative<wire::Failed>(incoming->message);
+  }
+  for (auto& sandbox : survey.sandboxes) {
+    auto size = sizes.find(sandbox.id);
+    sandbox.size_bytes = size == sizes.end() ? -1 : size->second;
+  }
+  co_return true;
+}
+
 os::awaitable<void> ask_box(Context& context, BoxSurvey& survey, SurveyOptions options, Way way) {
   if (way == Way::local_if_running) {
     survey.connection = co_await connect_if_running(context);
@@ -48,15 +74,14 @@ os::awaitable<void> ask_box(Context& context, BoxSurvey& survey, SurveyOptions o
   }
   wire::Message question;
   std::string user = user_name(context.environment);
+  wire::ListRequest list;
+  list.user = user;
   if (options.sessions) {
     wire::SessionsRequest request;
     request.user = user;
     question = request;
   } else {
-    wire::ListRequest request;
-    request.user = user;
-    request.sizes = options.sizes;
-    question = request;
+    question = list;
   }
   wire::Message answer = co_await client.ask(question);
   if (auto* sandboxes = std::get_if<wire::Sandboxes>(&answer)) {
@@ -85,6 +110,16 @@ os::awaitable<void> ask_box(Context& context, BoxSurvey& survey, SurveyOptions o
   } else {
     survey.failed =
         UserError("agent", "the box " + survey.box + " does not answer what it was asked");
+  }
+  if (options.sizes && !survey.sandboxes.empty()) {
+    list.sizes = true;
+    bool measured = co_await add_sizes(client, survey, list);
+    if (!measured) {
+      context.output.note("sandbox: the sizes of the sandboxes on the box " + survey.box +
+                          " take long to measure, and are left out");
+      client.session().close();
+      co_return;
+    }
   }
   co_await client.finish();
 }
@@ -163,7 +198,7 @@ bool local_agent_has_any(const Paths& paths) {
 
 std::chrono::milliseconds time_of(Way way, SurveyOptions options) {
   std::chrono::milliseconds time = way == Way::among_others ? kAskTime : kWithoutHaste;
-  return options.sizes ? time + kMeasureTime : time + kAskTime;
+  return (options.sizes ? time + kMeasureTime : time) + kAskTime;
 }
 
 }  // namespace
