@@ -12,6 +12,7 @@
 #include "protocol/os/clock.h"
 #include "protocol/os/flock.h"
 #include "tests/support/catch.h"
+#include "tests/support/other_user.h"
 #include "tests/support/places.h"
 #include "tests/support/sandbox_list.h"
 #include "tests/support/system.h"
@@ -327,39 +328,24 @@ TEST_CASE("list and prune see what only the agent's directory has") {
 TEST_CASE("read-only trees go, too", "[X6]") {
   // Root may remove anything: then somebody else tries.
   Machine machine;
-  test::Words as_other;
-  if (::geteuid() == 0) {
-    as_other = {"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"};
-    test::Words probe = as_other;
-    probe.insert(probe.end(), {SANDBOX_BIN_DIR "/sandbox", "--version"});
-    fs::permissions(machine.root(), fs::perms::all);
-    for (const char* name : {"home", "state", "config", "p"}) {
-      fs::create_directories(machine.root() / name);
-      REQUIRE(::chown((machine.root() / name).c_str(), 65534, 65534) == 0);
-    }
-    if (machine.run_program(probe).status != 0) {
-      WARN("skipped: another user than root cannot run the programs here");
-      return;
-    }
+  test::OtherUser other(machine);
+  if (!other.works()) {
+    WARN("skipped: another user than root cannot run the programs here");
+    return;
   }
-  auto run = [&](test::Words words) {
-    test::Words all = as_other;
-    all.push_back(SANDBOX_BIN_DIR "/sandbox");
-    all.insert(all.end(), words.begin(), words.end());
-    return machine.run_program(all);
-  };
-  auto made = run({"exec", "--json", "--", "sh", "-c",
-                   "mkdir -p ~/cache/a/b && touch ~/cache/a/b/file && chmod -R a-w ~/cache && "
-                   "chmod 000 ~/cache/a/b"});
+  auto made =
+      other.run({"exec", "--json", "--", "sh", "-c",
+                 "mkdir -p ~/cache/a/b && touch ~/cache/a/b/file && chmod -R a-w ~/cache && "
+                 "chmod 000 ~/cache/a/b"});
   INFO(made.out << made.err);
   REQUIRE(made.status == 0);
   auto id = text(boost::json::parse(made.out).at("RunID"));
-  auto pruned = run({"prune", "--all", "--force"});
+  auto pruned = other.run({"prune", "--all", "--force"});
   INFO(pruned.out << pruned.err);
   CHECK(pruned.status == 0);
   CHECK_FALSE(there(machine, id));
   CHECK(eventually([&] { return fs::is_empty(machine.state() / "agent/.removing"); }));
-  run({"stop", "--all"});
+  other.run({"stop", "--all"});
 }
 
 TEST_CASE("exec --rm removes the sandbox, unless another session uses it", "[X7]") {
