@@ -121,7 +121,8 @@ TEST_CASE("a session's lock is free when the session exits, crashes or is signal
   }
 }
 
-TEST_CASE("the lock is held from before the workload to its end", "[D11][D21]") {
+// In isolation a command cannot see the lock.
+TEST_CASE("the lock is held from before the workload to its end", "[D11][D21][none]") {
   Machine machine;
   machine.make_repository();
   machine.run({"start"});  // the agent runs from now on
@@ -285,7 +286,8 @@ TEST_CASE("session locks are the same in every isolation", "[D20]") {
   }
 }
 
-TEST_CASE("what a command leaves behind holds no session", "[D22][X17]") {
+// In isolation its pid is another one.
+TEST_CASE("what a command leaves behind holds no session", "[D22][X17][none]") {
   Machine machine;
   machine.make_repository();
   auto id = start(machine);
