@@ -3,7 +3,8 @@
 //
 // It comes with the project, so somebody else may have written it. What reaches beyond the sandbox
 // (box, isolation: none, sync.include) is obeyed only when the command line says it too, or when
-// the user trusts the file with exactly this content (trusted_configs.h).
+// the user trusts the file with exactly this content (trusted_configs.h). `network: host` does not:
+// it is what every sandbox has, and nothing else can ask for less.
 #pragma once
 
 #include <cstdint>

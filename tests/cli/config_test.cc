@@ -128,6 +128,7 @@ TEST_CASE("what reaches beyond the sandbox needs the command line, too") {
   CHECK(refusal("box: rig1\n", {}).find("--box rig1") != std::string::npos);
   CHECK(refusal("isolation: none\n", {}).find("--isolation none") != std::string::npos);
   CHECK(refusal("isolation: auto\n", {}) == "");
+  CHECK(refusal("network: host\n", {}) == "");
   CHECK(refusal("sync:\n  include: [.env]\n", {}).find("--include .env") != std::string::npos);
   CHECK(refusal("sync:\n  include: [.env]\n", {"", "", {"other"}}).find("--include .env") !=
         std::string::npos);
