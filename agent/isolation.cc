@@ -58,7 +58,9 @@ result<Isolation> Isolation::open(Settings settings) {
     if (!probed) self.why_not_ = probed.error().what;
   }
   if (self.works_) {
-    log::info("isolation", {{"with", "bubblewrap"}});
+    // Not every system's bubblewrap can do without them: then there is more of a kernel to attack.
+    const char* namespaces = self.shut_.own_users_only ? "none" : "allowed";
+    log::info("isolation", {{"with", "bubblewrap"}, {"user_namespaces_inside", namespaces}});
     return self;
   }
   if (s.mode == IsolationMode::bwrap)

@@ -43,6 +43,9 @@ class Isolation {
   // come in, whom nothing would keep apart. Both are sentences.
   static result<Isolation> open(Settings settings);
 
+  // Why there is no bubblewrap here, or that none was asked for; empty: it works.
+  const std::string& why_not() const { return why_not_; }
+
   // What a sandbox runs in whose maker asks for `wanted` ("auto", "bwrap" or "none"): "bwrap" or
   // "none". Errc::bad_input, unsupported (no bubblewrap here), refused (this box does not allow
   // it).

@@ -29,6 +29,8 @@ class Limits {
         root_(root),
         cpus_(std::move(cpus)) {}
 
+  // Whether a sandbox is held to them as a whole, or else each of its commands.
+  bool of_sandboxes() const { return cgroups_.has_value(); }
   // Errc::bad_input for numbers that are no limits, Errc::unsupported naming the limit that cannot
   // be enforced here and what is missing.
   result<void> check(const protocol::wire::Limits& limits, bool isolated) const;

@@ -10,6 +10,7 @@
 #include "agent/agent.h"
 #include "agent/authorized_keys.h"
 #include "agent/bridge.h"
+#include "agent/isolation.h"
 #include "agent/log.h"
 #include "agent/options.h"
 #include "agent/supervisor/supervisor.h"
@@ -128,6 +129,26 @@ int authorize(const agent::AuthorizeOptions& options) {
   return 0;
 }
 
+// "isolation bwrap", or "isolation none: WHY".
+int probe(const agent::ProbeOptions& options) {
+  auto scratch = std::filesystem::temp_directory_path() / ("sandbox-probe-" + os::random_hex(16));
+  agent::Isolation::Settings settings;
+  settings.exposed = options.exposed;
+  settings.program = std::filesystem::read_symlink("/proc/self/exe");
+  settings.scratch = scratch;
+  settings.environment = os::environment();
+  settings.users = [] { return std::size_t{1}; };
+  auto isolation = agent::Isolation::open(std::move(settings));
+  std::error_code ignored;
+  std::filesystem::remove_all(scratch, ignored);
+  if (!isolation) {
+    throw CannotRun(1, isolation.error().what);
+  }
+  const std::string& why_not = isolation->why_not();
+  std::cout << "isolation " << (why_not.empty() ? "bwrap" : "none: " + why_not) << "\n";
+  return 0;
+}
+
 // As a shell: 127 when there is no such program, 126 when it cannot be run.
 int limited(const agent::LimitedOptions& options) {
   if (auto taken = os::take_on(options.limits); !taken) {
@@ -151,6 +172,9 @@ int run(std::span<const std::string> arguments) {
   }
   if (const auto* options = std::get_if<agent::BridgeOptions>(&*command)) {
     return agent::bridge(options->state);
+  }
+  if (const auto* options = std::get_if<agent::ProbeOptions>(&*command)) {
+    return probe(*options);
   }
   if (const auto* options = std::get_if<agent::SuperviseOptions>(&*command)) {
     agent::supervisor::Start start;

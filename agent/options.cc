@@ -143,6 +143,16 @@ void add_limits(Grammar& grammar, protocol::os::ProcessLimits& limits) {
   };
 }
 
+void add_exposed(Grammar& grammar, std::vector<std::filesystem::path>& exposed) {
+  grammar.values["--expose"] = [&exposed](const std::string& v) -> result<void> {
+    if (v.empty() || v[0] != '/' || v.find('\0') != std::string::npos) {
+      return misuse("--expose takes an absolute path, not " + v);
+    }
+    exposed.push_back(v);
+    return {};
+  };
+}
+
 result<Command> parse_serve(std::span<const std::string> arguments) {
   ServeOptions options;
   Grammar grammar;
@@ -177,13 +187,7 @@ result<Command> parse_serve(std::span<const std::string> arguments) {
     return {};
   };
   grammar.flags["--trust-commands"] = [&] { options.trust_commands = true; };
-  grammar.values["--expose"] = [&](const std::string& v) -> result<void> {
-    if (v.empty() || v[0] != '/' || v.find('\0') != std::string::npos) {
-      return misuse("--expose takes an absolute path, not " + v);
-    }
-    options.exposed.push_back(v);
-    return {};
-  };
+  add_exposed(grammar, options.exposed);
   if (auto done = read(arguments, grammar); !done) {
     return done.error();
   }
@@ -228,6 +232,16 @@ result<Command> parse_bridge(std::span<const std::string> arguments) {
   }
   if (options.state.empty()) {
     return misuse("bridge needs --state DIR, the agent's");
+  }
+  return Command(options);
+}
+
+result<Command> parse_probe(std::span<const std::string> arguments) {
+  ProbeOptions options;
+  Grammar grammar;
+  add_exposed(grammar, options.exposed);
+  if (auto done = read(arguments, grammar); !done) {
+    return done.error();
   }
   return Command(options);
 }
@@ -280,7 +294,7 @@ result<Command> parse_limited(std::span<const std::string> arguments) {
 
 result<Command> parse_options(std::span<const std::string> arguments) {
   if (arguments.empty()) {
-    return misuse("a command is needed: serve, authorize, bridge, supervise or version");
+    return misuse("a command is needed: serve, authorize, bridge, probe, supervise or version");
   }
   const std::string& command = arguments.front();
   auto rest = arguments.subspan(1);
@@ -300,6 +314,9 @@ result<Command> parse_options(std::span<const std::string> arguments) {
   }
   if (command == "bridge") {
     return parse_bridge(rest);
+  }
+  if (command == "probe") {
+    return parse_probe(rest);
   }
   if (command == "supervise") {
     return parse_supervise(rest);
@@ -323,6 +340,7 @@ usage:
   sandbox-agent serve --state DIR --name NAME [options]
   sandbox-agent authorize --state DIR [--user NAME] 'ssh-ed25519 AAAA... comment'
   sandbox-agent bridge --state DIR             (joins stdin and stdout to that agent)
+  sandbox-agent probe [--expose PATH...]       (says what commands can be isolated with here)
   sandbox-agent version
 (serve starts two more for its own use: supervise, one per sandbox, and limited)
 

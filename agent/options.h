@@ -40,6 +40,11 @@ struct BridgeOptions {
   std::filesystem::path state;
 };
 
+// Says what commands can be isolated with here: what an agent would find at its start.
+struct ProbeOptions {
+  std::vector<std::filesystem::path> exposed;
+};
+
 struct SuperviseOptions {
   std::filesystem::path directory;
   std::filesystem::path workspace, home;  // where jobs find them; empty: in there
@@ -60,8 +65,8 @@ struct LimitedOptions {
 struct HelpOptions {};
 struct VersionOptions {};
 
-using Command = std::variant<ServeOptions, AuthorizeOptions, BridgeOptions, SuperviseOptions,
-                             LimitedOptions, HelpOptions, VersionOptions>;
+using Command = std::variant<ServeOptions, AuthorizeOptions, BridgeOptions, ProbeOptions,
+                             SuperviseOptions, LimitedOptions, HelpOptions, VersionOptions>;
 
 // The arguments after the program's name. Errc::bad_input with a sentence for stderr.
 protocol::wire::result<Command> parse_options(std::span<const std::string> arguments);

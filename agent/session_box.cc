@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "agent/jobs.h"
+#include "agent/limits.h"
 #include "agent/notices.h"
 #include "agent/session_state.h"
 #include "agent/user_locks.h"
@@ -112,6 +113,7 @@ void Session::on_box(std::uint32_t request, const wire::BoxRequest& ask) {
   box.sessions =
       std::count_if(uses.begin(), uses.end(), [](const auto& each) { return each.who.session; });
   box.jobs = static_cast<std::int64_t>(services_.jobs.running());
+  box.limits = services_.limits.of_sandboxes() ? "sandbox" : "command";
   tell_notices(*user);
   client_.send(request, box);
 }

@@ -41,19 +41,34 @@ os::awaitable<Check> checked(Context& context, Run run) {
   co_return check;
 }
 
-// What the agent says of itself.
-os::awaitable<std::string> ask_version(Context& context, Connection& connection) {
+// What the agent says of itself, and what is wrong with that.
+os::awaitable<void> ask_agent(Context& context, Connection& connection, Check& check) {
   auto session = co_await connection.open_session(context.trace);
   SessionClient client(context.executor, context.pool, std::move(session), context.output);
-  wire::Message answer = co_await client.ask(wire::InfoRequest{});
+  wire::BoxRequest question;
+  question.user = user_name(context.environment);
+  question.scope = ci_scope(context.environment);
+  wire::Message answer = co_await client.ask(question);
   co_await client.finish();
-  const auto* info = std::get_if<wire::Info>(&answer);
-  std::string said;
-  if (info != nullptr) {
-    said = "agent " + wire::printable(info->version, 80) + ", you are " +
-           wire::printable(info->user, 80);
+  const auto* box = std::get_if<wire::Box>(&answer);
+  if (box == nullptr) {
+    check.detail += ", but does not say what it is";
+    check.status = Check::Status::warning;
+    check.fix = "Is it older than this? `sandbox update` replaces it.";
+    co_return;
   }
-  co_return said;
+  check.detail +=
+      ", agent " + wire::printable(box->version, 80) + ", you are " +
+      wire::printable(box->user, 80) + ", isolation " +
+      (box->isolation.empty() ? "not known" : wire::printable(box->isolation, 80)) +
+      (box->limits.empty() ? "" : ", limits for each " + wire::printable(box->limits, 80));
+  if (box->isolation == "none") {
+    check.status = Check::Status::warning;
+    check.fix =
+        "Commands there can do what its agent's account can. Unless it was started with "
+        "--isolation none, its log says why bubblewrap does not work; mend that and start "
+        "it anew.";
+  }
 }
 
 os::awaitable<Check> check_local_agent(Context& context) {
@@ -67,8 +82,8 @@ os::awaitable<Check> check_local_agent(Context& context) {
   try {
     auto connection = co_await connect_if_running(context);
     if (connection) {
-      std::string said = co_await ask_version(context, *connection);
-      check.detail = "answers at " + connection->box().place() + ": " + said;
+      check.detail = "answers at " + connection->box().place();
+      co_await ask_agent(context, *connection, check);
     } else {
       check.status = Check::Status::warning;
       check.detail = "says that it runs, but does not answer";
@@ -93,8 +108,8 @@ os::awaitable<Check> check_box(Context& context, Box box, bool named) {
   }
   try {
     auto connection = co_await contact(context, box, kContactTime);
-    std::string said = co_await ask_version(context, *connection);
-    check.detail = box.place() + ", " + said;
+    check.detail = box.place();
+    co_await ask_agent(context, *connection, check);
   } catch (const UserError& error) {
     // A box that is off keeps nobody from the others; one that is not itself is another matter.
     std::string what = error.what();
@@ -177,7 +192,8 @@ os::awaitable<int> run_doctor(Context& context) {
   add(co_await checked(context, [paths] { return check_storage(*paths); }));
   add(co_await checked(context, [paths] { return check_disk(paths->state); }));
   add(co_await checked(context, [paths] { return check_key(*paths); }));
-  add(co_await checked(context, [environment] { return check_isolation(*environment); }));
+  add(co_await checked(context,
+                       [environment, paths] { return check_isolation(*environment, *paths); }));
   std::error_code unreadable;
   bool usable_key = checks[checks.size() - 2].status != Check::Status::error;
   if (usable_key && std::filesystem::exists(paths->key(), unreadable)) {

@@ -194,25 +194,33 @@ Check check_key(const Paths& paths) {
   return ok("key", key->public_key().fingerprint());
 }
 
-Check check_isolation(const Environment& environment) {
-  auto version = run_program(environment, {"bwrap", "--version"});
-  if (!version || !version->exit.ok()) {
-    return warning("isolation", "there is no bubblewrap: commands can do what this user can do",
-                   "Install the package bubblewrap.");
+Check check_isolation(const Environment& environment, const Paths& paths) {
+  std::vector<std::string> argv;
+  try {
+    argv = {find_agent_program(environment).string(), "probe"};
+  } catch (const UserError& missing) {
+    return warning("isolation", "cannot be told: " + std::string(missing.what()), missing.next);
   }
-  auto tried =
-      run_program(environment, {"bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc",
-                                "--unshare-uts", "--die-with-parent", "--ro-bind", "/", "/",
-                                "--proc", "/proc", "--dev", "/dev", "true"});
-  if (!tried || !tried->exit.ok()) {
-    return warning(
-        "isolation",
-        "bubblewrap does not work here: " + (tried ? last_line(tried->err) : tried.error().what),
-        "Allow unprivileged user namespaces: kernel.unprivileged_userns_clone=1 and, where "
-        "AppArmor "
-        "restricts them, kernel.apparmor_restrict_unprivileged_userns=0 (sysctl).");
+  for (const auto& path : exposed_paths(environment, paths)) {
+    argv.insert(argv.end(), {"--expose", path.string()});
   }
-  return ok("isolation", last_line(version->out));
+  auto said = run_program(environment, argv);
+  std::string line = said && said->exit.ok() ? last_line(said->out) : "";
+  if (line == "isolation bwrap") {
+    return ok("isolation", "bubblewrap works");
+  }
+  const std::string none = "isolation none: ";
+  if (!line.starts_with(none)) {
+    return warning("isolation", "the agent program cannot tell", "Install both from one place.");
+  }
+  std::string why = line.substr(none.size());
+  return warning("isolation",
+                 "commands can do what this user can do, because bubblewrap does not work: " + why,
+                 why.find("the package bubblewrap") != std::string::npos
+                     ? "Install the package bubblewrap."
+                     : "Allow unprivileged user namespaces: kernel.unprivileged_userns_clone=1 "
+                       "and, where AppArmor restricts them, "
+                       "kernel.apparmor_restrict_unprivileged_userns=0 (sysctl).");
 }
 
 }  // namespace cli

@@ -30,7 +30,7 @@ Check check_directory(const std::string& name, const std::filesystem::path& dire
 Check check_storage(const Paths& paths);
 Check check_disk(const std::filesystem::path& directory);
 Check check_key(const Paths& paths);
-// Whether bubblewrap can keep commands apart from this machine.
-Check check_isolation(const Environment& environment);
+// Whether bubblewrap can keep commands apart from this machine, tried as the agent does it.
+Check check_isolation(const Environment& environment, const Paths& paths);
 
 }  // namespace cli

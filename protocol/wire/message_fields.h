@@ -69,7 +69,7 @@ template <class V> void fields(V& v, MaybeConst<Skipped> auto& m) { v("step", m.
 template <class V> void fields(V& v, MaybeConst<Failed> auto& m) { v("step", m.step); v("code", m.code); v("message", m.message); }
 template <class V> void fields(V& v, MaybeConst<Notice> auto& m) { v("text", m.text); }
 template <class V> void fields(V& v, MaybeConst<Detached> auto& m) { v("job", m.job); }
-template <class V> void fields(V& v, MaybeConst<Box> auto& m) { v("agent", m.agent); v("name", m.name); v("version", m.version); v("protocol", m.protocol); v("user", m.user); v("slots", m.slots); v("ttl_seconds", m.ttl_seconds); v("isolation", m.isolation); v("user_lock", m.user_lock); v("holders", m.holders); v("waiting", m.waiting); v("sandboxes", m.sandboxes); v("sessions", m.sessions); v("jobs", m.jobs); }
+template <class V> void fields(V& v, MaybeConst<Box> auto& m) { v("agent", m.agent); v("name", m.name); v("version", m.version); v("protocol", m.protocol); v("user", m.user); v("slots", m.slots); v("ttl_seconds", m.ttl_seconds); v("isolation", m.isolation); v("user_lock", m.user_lock); v("holders", m.holders); v("waiting", m.waiting); v("sandboxes", m.sandboxes); v("sessions", m.sessions); v("jobs", m.jobs); v("limits", m.limits); }
 template <class V> void fields(V& v, MaybeConst<Sessions> auto& m) { v("sessions", m.sessions); }
 template <class V> void fields(V& v, MaybeConst<UserLocked> auto& m) { v("lock", m.lock); v("taken", m.taken); }
 template <class V> void fields(V& v, MaybeConst<UserUnlocked> auto& m) { v("was", m.was); }

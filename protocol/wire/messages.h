@@ -419,6 +419,7 @@ struct Box {
   std::int64_t sandboxes = 0;   // everybody's
   std::int64_t sessions = 0;    // that are bound
   std::int64_t jobs = 0;        // detached ones that run
+  std::string limits;  // of a "sandbox" as a whole or of each "command"; empty: it does not say
 };
 struct Sessions {
   std::vector<SessionInfo> sessions;

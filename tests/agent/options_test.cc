@@ -48,6 +48,15 @@ TEST_CASE("serve listens on a free loopback port with one slot unless told other
   CHECK(serve.exposed.empty());
 }
 
+TEST_CASE("probe tries with what serve would show") {
+  auto parsed = parse({"probe", "--expose", "/opt/sdk"});
+  REQUIRE(parsed);
+  CHECK(std::get<agent::ProbeOptions>(*parsed).exposed ==
+        std::vector<std::filesystem::path>{"/opt/sdk"});
+  CHECK(refused_naming({"probe", "--expose", "sdk"}, "absolute"));
+  CHECK(refused_naming({"probe", "--state", "d"}, "--state"));
+}
+
 TEST_CASE("serve is told what sandboxes run in, and what of the box they are given") {
   auto parsed = parse({"serve", "--state", "d", "--name", "n", "--isolation", "bwrap",
                        "--trust-commands", "--expose", "/opt/sdk", "--expose=/dev/ttyUSB0"});

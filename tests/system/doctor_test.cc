@@ -121,3 +121,36 @@ TEST_CASE("a box that does not answer is a warning, unless it is named; another 
   CHECK(other.status == "error");
   CHECK(other.detail.find("host key") != std::string::npos);
 }
+
+TEST_CASE("doctor says what commands are isolated with, here and by an agent", "[X16]") {
+  Machine machine;
+  machine.environment["SANDBOX_ISOLATION"] = "none";
+  machine.exec("true");
+  auto none = check(machine, "local agent", 0);
+  CHECK(none.status == "warn");
+  CHECK(none.detail.find("isolation none") != std::string::npos);
+  CHECK(none.detail.find("limits for each ") != std::string::npos);
+  CHECK(none.fix.find("bubblewrap") != std::string::npos);
+
+  // It is tried as an agent does it: one that fails at that alone is found.
+  auto bin = machine.root() / "bin";
+  write_text(bin / "bwrap",
+             "#!/bin/sh\ncase \"$*\" in *--as-pid-1*) echo not as the first >&2; exit 1;; esac\n");
+  fs::permissions(bin / "bwrap", fs::perms::owner_all);
+  How broken;
+  broken.environment["PATH"] = bin.string() + ":" + machine.environment["PATH"];
+  auto tried = check(machine, "isolation", 0, {}, broken);
+  CHECK(tried.status == "warn");
+  CHECK(tried.detail.find("not as the first") != std::string::npos);
+
+  Machine isolated;
+  isolated.environment["SANDBOX_ISOLATION"] = "bwrap";
+  if (isolated.exec("true").status != 0) {
+    WARN("skipped: no isolation here");
+    return;
+  }
+  CHECK(check(isolated, "isolation", 0).status == "ok");
+  auto bwrap = check(isolated, "local agent", 0);
+  CHECK(bwrap.status == "ok");
+  CHECK(bwrap.detail.find("isolation bwrap") != std::string::npos);
+}

@@ -6,6 +6,7 @@
 #include <boost/json.hpp>
 
 #include "tests/support/catch.h"
+#include "tests/support/other_user.h"
 #include "tests/support/system.h"
 
 using test::Ended;
@@ -283,6 +284,20 @@ TEST_CASE(
   CHECK(again.err.find("`sandbox reset`") != std::string::npos);
 }
 
+TEST_CASE("bubblewrap that cannot keep user namespaces out is used without, and the log says so") {
+  Isolated machine;
+  auto bin = machine.root() / "bin";
+  test::write_text(bin / "bwrap",
+                   "#!/bin/sh\ncase \"$*\" in *--disable-userns*) exit 1;; esac\n"
+                   "PATH=${PATH#*:} exec bwrap \"$@\"\n");
+  fs::permissions(bin / "bwrap", fs::perms::owner_all);
+  machine.environment["PATH"] = bin.native() + ":" + machine.environment["PATH"];
+  if (!machine.works()) return;
+  CHECK(machine.exec("pwd").out == "/workspace\n");
+  std::string log = file_text(machine.state() / "agent/agent.log");
+  CHECK(log.find("user_namespaces_inside=allowed") != std::string::npos);
+}
+
 TEST_CASE("a sandbox without a network still has tunnels, into itself") {
   Isolated machine;
   config(machine, "network: none\n");
@@ -375,6 +390,27 @@ TEST_CASE("a sandbox that runs out of memory says so") {
   }
   CHECK(boost::json::parse(ended.out).at("OutOfMemory").as_bool());
   CHECK(ended.err.find("limits.memory") != std::string::npos);
+}
+
+TEST_CASE("a command has no more processes than its limit") {
+  Machine machine;
+  machine.environment["SANDBOX_ISOLATION"] = "bwrap";
+  test::OtherUser other(machine);  // the kernel does not count for root
+  config(machine, "limits: {pids: 5}\n");
+  auto made = other.run({"start"});
+  if (made.status != 0) {
+    WARN("skipped: no isolation for another user than root here: " << made.err);
+    return;
+  }
+  auto few = other.run({"exec", "--", "sh", "-c", "sleep 0.1 & sleep 0.1 & wait && echo all"});
+  CHECK(few.out == "all\n");
+  auto many = other.run(
+      {"exec", "--", "sh", "-c", "for i in $(seq 60); do sleep 100 & done; echo not reached"});
+  INFO(many.out << many.err);
+  CHECK(many.err.find("Cannot fork") != std::string::npos);
+  CHECK(many.out.empty());
+  CHECK(other.run({"exec", "--", "echo", "on"}).out == "on\n");
+  other.run({"stop", "--all"});
 }
 
 TEST_CASE("a command runs on no more processors than its limit") {
