@@ -79,7 +79,8 @@ struct Agent::Parts {
         lifetime(ex),
         isolation(need(Isolation::open(isolation_settings()), "cannot isolate sandboxes")),
         supervisors(
-            ex, [this](const std::filesystem::path& directory) { return launch(directory); },
+            ex, static_cast<std::int64_t>(store->epoch()),
+            [this](const std::filesystem::path& directory) { return launch(directory); },
             [this](const std::string& sandbox) { limits.forget(sandbox); }),
         sandboxes(ex, clock, state / "sandboxes", *store, supervisors),
         locks(ex, clock, lock_options()),

@@ -4,6 +4,7 @@
 #include "agent/relay.h"
 #include "agent/sandboxes.h"
 #include "agent/supervisors.h"
+#include "protocol/os/paths.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
 
@@ -213,6 +214,8 @@ os::awaitable<void> serve_plain_exec(Services& services,
   wire::Hello hello;
   hello.user = user;
   hello.version = services.info.version;
+  hello.connection = os::random_hex(16);
+  std::string name = hello.connection;
   auto connection = co_await services.supervisors.connect(services.sandboxes.directory(sandbox),
                                                           std::move(hello));
   if (!connection) {
@@ -227,7 +230,7 @@ os::awaitable<void> serve_plain_exec(Services& services,
   bool ended = co_await run->run(std::move(exec));
   if (!ended) {
     // Until what it ran has ended this connection has its lock.
-    co_await recover(services, sandbox, user, run->job());
+    co_await recover(services, sandbox, user, name, run->job());
   }
 }
 

@@ -1,7 +1,5 @@
 #include "agent/recovery.h"
 
-#include <algorithm>
-
 #include "agent/deadline.h"
 #include "agent/lifetime.h"
 #include "agent/log.h"
@@ -17,9 +15,9 @@ namespace {
 
 constexpr std::chrono::seconds kLookAgain{2};
 
-// Whether a supervisor has answered and nothing runs any more.
+// Whether a supervisor has answered and nothing of it runs any more.
 os::awaitable<bool> recover_once(Services& services, std::string sandbox, std::string user,
-                                 std::string job) {
+                                 std::string name, std::string job) {
   wire::Hello hello;
   hello.user = user;
   hello.version = services.info.version;
@@ -29,31 +27,21 @@ os::awaitable<bool> recover_once(Services& services, std::string sandbox, std::s
     log::peer("not_recovered", {{"sandbox", sandbox}, {"error", connection.error().what}});
     co_return false;
   }
-  const auto& jobs = connection->hello.jobs;
-  bool runs = !job.empty() && std::any_of(jobs.begin(), jobs.end(), [&](const auto& each) {
-    return each.job == job && each.state == "running";
-  });
-  if (!runs) {
-    co_return true;
-  }
-  log::peer("lost_job_ended", {{"sandbox", sandbox}, {"job", job}});
   os::FrameStream& frames = *connection->frames;
-  frames.send(0, wire::EndJob{job, {}});
+  frames.send(0, wire::EndJob{job, {}, name});
   std::size_t left = 1;
   std::function<void()> cut = [&frames] { frames.close(); };
   co_await within(services.executor, kShutdownLimit, read_ended(frames, left), cut);
-  if (left > 0) {
-    log::peer("not_recovered", {{"sandbox", sandbox}, {"job", job}});
-  }
+  log::peer(left > 0 ? "not_recovered" : "recovered", {{"sandbox", sandbox}, {"job", job}});
   co_return left == 0;
 }
 
 }  // namespace
 
 os::awaitable<void> recover(Services& services, std::string sandbox, std::string user,
-                            std::string job) {
+                            std::string connection, std::string job) {
   while (services.sandboxes.find(sandbox, user)) {
-    bool done = co_await recover_once(services, sandbox, user, job);
+    bool done = co_await recover_once(services, sandbox, user, connection, job);
     auto again = std::chrono::steady_clock::now() + kLookAgain;
     bool woken = true;
     while (!done && woken && !services.lifetime.stopping()) {

@@ -10,10 +10,12 @@ namespace agent {
 
 // Asks the sandbox's supervisor, starting one where none runs: one that follows a killed one ends
 // what that has left before it answers, and where only our connection to it broke it is told to end
-// `job` (empty: none is known to run), which it would keep for an agent that comes back. The job's
-// result stays owed to its origin. Not where the sandbox is being removed: then its supervisor was
-// told to go. Tries until it is done, the sandbox is gone or the agent stops.
+// all that came on that (`connection`: its name in hello), which it would keep for an agent that
+// comes back, and may not have read yet. `job` (empty: none is known to run) is for supervisors
+// that do not know connections by name. Results stay owed to their origin. Not where the sandbox is
+// being removed: then its supervisor was told to go. Tries until it is done, the sandbox is gone or
+// the agent stops.
 protocol::os::awaitable<void> recover(Services& services, std::string sandbox, std::string user,
-                                      std::string job);
+                                      std::string connection, std::string job);
 
 }  // namespace agent

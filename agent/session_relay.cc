@@ -57,6 +57,7 @@ std::shared_ptr<Relay> Session::relay(std::uint64_t grant) {
     hello.user = user_;
     hello.fence = grant == 0 ? std::string() : fence_;
     hello.version = services_.info.version;
+    hello.connection = hello.fence;  // one connection for each lock
     auto self = shared_from_this();
     place->start(
         services_.supervisors, services_.sandboxes.directory(sandbox_), std::move(hello),
@@ -217,7 +218,9 @@ awaitable<void> Session::recover_and_give_back(std::shared_ptr<Session> self, st
   }
 }
 
-awaitable<void> Session::recover_command() { co_await recover(services_, sandbox_, user_, job_); }
+awaitable<void> Session::recover_command() {
+  co_await recover(services_, sandbox_, user_, fence_, job_);
+}
 
 std::optional<std::uint32_t> Session::answer_outstanding(std::uint64_t grant,
                                                          const Failure& failure) {

@@ -122,6 +122,7 @@ awaitable<result<void>> Supervisors::start(std::filesystem::path directory) {
 awaitable<result<SupervisorConnection>> Supervisors::greet(std::unique_ptr<os::ByteStream> stream,
                                                            wire::Hello hello) {
   auto frames = std::make_unique<os::FrameStream>(ex_, std::move(stream));
+  hello.epoch = epoch_;
   frames->send(0, hello);
   auto greeting = std::make_shared<Greeting>();
   os::FrameStream& peer = *frames;

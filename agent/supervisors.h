@@ -36,10 +36,14 @@ class Supervisors {
   using Launcher =
       std::function<result<std::vector<std::string>>(const std::filesystem::path& directory)>;
 
+  // `epoch` is said in each hello: supervisors refuse what an earlier agent has left on its way.
   // `ended` is called with the id of a sandbox whose supervisor, of those started here, has ended.
-  Supervisors(protocol::os::executor ex, Launcher launcher,
+  Supervisors(protocol::os::executor ex, std::int64_t epoch, Launcher launcher,
               std::function<void(const std::string& sandbox)> ended)
-      : ex_(std::move(ex)), launcher_(std::move(launcher)), ended_(std::move(ended)) {}
+      : ex_(std::move(ex)),
+        epoch_(epoch),
+        launcher_(std::move(launcher)),
+        ended_(std::move(ended)) {}
 
   // A new connection to the supervisor of the sandbox in `directory`, which is started when none
   // listens there. Of several that ask at once one starts it. The launcher's error, or
@@ -59,6 +63,7 @@ class Supervisors {
                                                 protocol::wire::Hello hello);
 
   protocol::os::executor ex_;
+  std::int64_t epoch_;
   Launcher launcher_;
   std::function<void(const std::string&)> ended_;
   std::map<std::filesystem::path, std::shared_ptr<protocol::os::Wakeup>> starting_;

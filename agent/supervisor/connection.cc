@@ -61,7 +61,7 @@ awaitable<void> Connection::run() {
       on_hangup();
       while (background_ > 0) co_await changed_.wait();
     }
-    if (!frame || !*frame) break;
+    if (!frame || !*frame || ended_) break;
     on_frame(std::move(**frame));
   }
   on_end();
@@ -151,6 +151,10 @@ void Connection::on_message(std::uint32_t number, wire::Message message) {
 void Connection::on_hello(const wire::Hello& hello) {
   if (std::exchange(greeted_, true))
     return fail(0, "hello", Failure(Errc::refused, "there was a hello already"));
+  if (!supervisor_.follow(hello.epoch)) {
+    fail(0, "hello", Failure(Errc::gone, "a later agent has this sandbox"));
+    return on_hangup();
+  }
   hello_ = hello;
   wire::Hello answer;
   answer.version = supervisor_.options().version;

@@ -35,6 +35,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Until the peer is gone and nothing of it runs any more. `supervisor` must live until then.
   awaitable<void> run();
   void close();
+  // As if the agent had ended here: of what it said nothing begins any more, read or not.
+  void cut() { on_end(); }
+  // What it said about itself; all empty until then.
+  const protocol::wire::Hello& client() const { return hello_; }
   // Writes what is queued, the answer to `shutdown` too, then closes.
   void finish();
 

@@ -111,6 +111,7 @@ awaitable<void> Connection::feed_input(std::shared_ptr<Connection> self, std::ui
 
 awaitable<void> Connection::end_job(std::shared_ptr<Connection> self, std::uint32_t number,
                                     wire::EndJob end) {
+  co_await self->supervisor_.end_begun(end.connection);
   auto job = self->supervisor_.find_job(end.job);
   if (job) {
     if (end.signal.empty())

@@ -375,6 +375,7 @@ result<std::shared_ptr<Job>> Job::start(os::executor ex, JobSpec spec, EndTimes 
   state->info.command = ours.command;
   state->info.state = "running";
   state->info.detached = ours.detached;
+  state->info.fence = ours.fence;
   state->info.pid = state->process->pid();
   state->info.started_at = os::format_utc(std::chrono::system_clock::now());
   state->journal = std::make_unique<Journal>(ex, ours.journal, state->info, ours.journal_limits);

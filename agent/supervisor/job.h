@@ -29,8 +29,9 @@ struct JobSpec {
   std::filesystem::path cwd;
   std::optional<protocol::os::WindowSize> terminal;
   bool interactive_input = true;
-  bool detached = false;  // it outlives its client
-  std::string fence;      // of the lock that it was started under; empty: of none
+  bool detached = false;   // it outlives its client
+  std::string fence;       // of the lock that it was started under; empty: of none
+  std::string connection;  // the name of the one that it came on; empty: it has none
   std::filesystem::path journal;
   JournalLimits journal_limits;
   std::function<void()> on_finished;  // called once, before anybody who waits hears of it

@@ -151,6 +151,7 @@ result<std::shared_ptr<Job>> Supervisor::start_job(const wire::Exec& exec,
   spec->id = id;
   spec->origin = client.origin;
   spec->fence = client.fence;
+  spec->connection = client.connection;
   spec->detached = exec.detach;
   spec->journal_limits = options_.journal;
   spec->env[kJobVariable] = id;
@@ -189,6 +190,32 @@ awaitable<void> Supervisor::watch_job(std::shared_ptr<Job> job) {
   if (job->spec().detached) {
     // Nobody may be there who asks for it.
     auto taken = co_await take_owed(job->spec().origin);
+    (void)taken;  // it stays owed
+  }
+}
+
+bool Supervisor::follow(std::int64_t epoch) {
+  if (epoch == 0) return true;
+  if (epoch < epoch_) return false;
+  epoch_ = epoch;
+  for (auto& [key, connection] : std::map(connections_)) {
+    std::int64_t other = connection->client().epoch;
+    if (other != 0 && other < epoch) connection->cut();
+  }
+  return true;
+}
+
+awaitable<void> Supervisor::end_begun(std::string name) {
+  if (name.empty()) co_return;
+  for (auto& [key, connection] : std::map(connections_))
+    if (connection->client().connection == name) connection->cut();
+  for (auto& [id, job] : std::map(jobs_))
+    if (job->spec().connection == name) job->end();
+  for (auto& [id, job] : std::map(jobs_)) {
+    if (job->spec().connection != name) continue;
+    co_await job->wait_finished();
+    std::string origin = job->spec().origin;
+    auto taken = co_await take_owed(origin);
     (void)taken;  // it stays owed
   }
 }

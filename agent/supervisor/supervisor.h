@@ -87,6 +87,13 @@ class Supervisor {
   // origin is owed a result.
   result<std::shared_ptr<Job>> start_job(const protocol::wire::Exec& exec,
                                          const protocol::wire::Hello& client, std::string& notice);
+  // An agent of that epoch says hello (0: one that does not say). What came from agents before it
+  // ends here and now, also what is not read yet: it may let somebody in as soon as it has its
+  // answer. False: a later one was here, so this one is gone.
+  bool follow(std::int64_t epoch);
+  // Nothing that came on connections of that name begins any more; returns when what they began has
+  // ended and its result was taken.
+  awaitable<void> end_begun(std::string connection);
   // Whether a command runs that was started under another lock than this.
   bool runs_under_another(const std::string& fence) const;
   // While one lives a snapshot is being put into the workspace, and no command begins.
@@ -154,6 +161,7 @@ class Supervisor {
   std::vector<protocol::os::ProcessInfo> earlier_residents_;
   std::optional<protocol::os::FileLock> in_use_;  // shared, while a job runs
   std::unique_ptr<protocol::os::SignalStream> child_signals_;
+  std::int64_t epoch_ = 0;  // the latest of an agent that said hello
   int applying_ = 0;
   int background_ = 0;     // coroutines of this object that run
   bool stopping_ = false;  // nothing new begins

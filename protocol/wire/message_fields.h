@@ -75,9 +75,9 @@ template <class V> void fields(V& v, MaybeConst<UserLocked> auto& m) { v("lock",
 template <class V> void fields(V& v, MaybeConst<UserUnlocked> auto& m) { v("was", m.was); }
 template <class V> void fields(V& v, MaybeConst<Jobs> auto& m) { v("jobs", m.jobs); }
 template <class V> void fields(V& v, MaybeConst<Killed> auto& m) { v("jobs", m.jobs); }
-template <class V> void fields(V& v, MaybeConst<Hello> auto& m) { v("origin", m.origin); v("user", m.user); v("fence", m.fence); v("version", m.version); v("epoch", m.epoch); v("pid", m.pid); v("jobs", m.jobs); }
+template <class V> void fields(V& v, MaybeConst<Hello> auto& m) { v("origin", m.origin); v("user", m.user); v("fence", m.fence); v("version", m.version); v("epoch", m.epoch); v("connection", m.connection); v("pid", m.pid); v("jobs", m.jobs); }
 template <class V> void fields(V&, MaybeConst<Hangup> auto&) {}
-template <class V> void fields(V& v, MaybeConst<EndJob> auto& m) { v("job", m.job); v("signal", m.signal); }
+template <class V> void fields(V& v, MaybeConst<EndJob> auto& m) { v("job", m.job); v("signal", m.signal); v("connection", m.connection); }
 template <class V> void fields(V&, MaybeConst<Detach> auto&) {}
 template <class V> void fields(V& v, MaybeConst<WatchJob> auto& m) { v("job", m.job); }
 template <class V> void fields(V& v, MaybeConst<Attach> auto& m) { v("job", m.job); v("user", m.user); }

@@ -447,6 +447,7 @@ struct Hello {
   std::string fence;
   std::string version;
   std::int64_t epoch = 0;     // the agent's, which grows at each of its starts; 0: not said
+  std::string connection;     // a name that it gave this one, for end_job; empty: none
   std::int64_t pid = 0;       // in the answer: the supervisor's
   std::vector<JobInfo> jobs;  // in the answer: running ones
 };
@@ -455,10 +456,13 @@ struct Hello {
 struct Hangup {};
 // End one job, whoever started it. Answer: ended, once it is reaped and its result is taken.
 struct EndJob {
-  std::string job;
+  std::string job;  // empty: none but the connection's
   // Empty: as a hang-up does. Else its first signal, and what has left its process session ends,
   // too.
   std::string signal;
+  // An earlier connection of that name, which broke: nothing that came on it begins any more, and
+  // what it began ends with the job.
+  std::string connection = {};
 };
 // The detached job of this request is on its own from here on: it does not end with the connection.
 // No answer.

@@ -318,4 +318,14 @@ bool FakeSupervisor::has(std::size_t n, const std::string& entry) const {
   return std::find(log.begin(), log.end(), entry) != log.end();
 }
 
+Running::Running(AgentWorld& world) : client(world.session()) {
+  client.create('a');
+  supervisor = std::make_unique<FakeSupervisor>(world, world.sandbox('a'));
+  client.send_command(1, "make");
+  client.expect<wire::Granted>(1);
+  supervisor->expect(0, 1, "exec");
+  supervisor->send(0, 1, wire::Started{"job", 1});
+  client.expect<wire::Started>(1);
+}
+
 }  // namespace test

@@ -156,6 +156,13 @@ class FakeSupervisor {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
+// A client that holds the lock of sandbox 'a' with its chain at the supervisor.
+struct Running {
+  explicit Running(AgentWorld& world);
+  SessionClient client;
+  std::unique_ptr<FakeSupervisor> supervisor;
+};
+
 template <class T>
 T SessionClient::expect(std::uint32_t request) {
   protocol::wire::Message message = next();

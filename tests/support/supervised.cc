@@ -166,12 +166,16 @@ std::unique_ptr<Client> Supervised::connect_silent() {
 }
 
 std::unique_ptr<Client> Supervised::connect(std::string origin, std::string fence) {
-  if (!supervisor) start();
-  auto client = connect_silent();
   wire::Hello ours;
   ours.origin = std::move(origin);
   ours.user = "me";
   ours.fence = std::move(fence);
+  return connect_as(std::move(ours));
+}
+
+std::unique_ptr<Client> Supervised::connect_as(wire::Hello ours) {
+  if (!supervisor) start();
+  auto client = connect_silent();
   client->send(0, ours);
   hello = client->expect<wire::Hello>();
   return client;

@@ -83,6 +83,7 @@ class Supervised {
 
   // With hello said and answered.
   std::unique_ptr<Client> connect(std::string origin = "origin", std::string fence = "");
+  std::unique_ptr<Client> connect_as(wire::Hello ours);
   std::unique_ptr<Client> connect_silent();
   // Until the supervisor has nothing left to run.
   void wait_stopped();

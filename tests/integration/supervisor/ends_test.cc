@@ -194,6 +194,72 @@ TEST_CASE("steps that had not begun when the agent died do not begin") {
   CHECK_FALSE(std::filesystem::exists(s.workspace() / "second"));
 }
 
+TEST_CASE("a later agent's hello ends what an earlier one said, read or not") {
+  Supervised s;
+  wire::Hello first, second;
+  first.origin = "theorigin";
+  first.fence = "1.1";
+  first.epoch = 1;
+  second.epoch = 2;
+  auto earlier = s.connect_as(first);
+  earlier->exec(1, "echo ready; read line; echo $line");
+  auto started = earlier->expect<wire::Started>();
+  auto waiting = s.connect_as(first);
+  auto other = s.connect("origin");  // does not say which agent it is
+  auto later = s.connect_as(second);
+  REQUIRE(s.hello.jobs.size() == 1);
+  CHECK(s.hello.jobs[0].job == started.job);
+  CHECK(s.hello.jobs[0].fence == "1.1");
+  waiting->exec(1, "touch never");
+  waiting->sync(2, "main", "PACK");
+  CHECK(waiting->gone());
+  CHECK(earlier->gone());
+  auto late = s.connect_silent();
+  late->send(0, first);
+  CHECK(late->expect<wire::Failed>().code == "gone");
+  late->exec(1, "touch never");
+  CHECK(late->gone());
+  // What ran goes on until the later agent says otherwise.
+  later->send(1, wire::EndJob{started.job, {}});
+  later->expect<wire::Ended>();
+  other->exec(1, "exit 3");
+  CHECK(other->expect<wire::Exited>().status == 3);
+  CHECK(s.supervisor->running_jobs().empty());
+  CHECK_FALSE(std::filesystem::exists(s.workspace() / "never"));
+  CHECK_FALSE(happened(s.script->taken_calls(), "apply main"));
+}
+
+TEST_CASE("all that came on a connection ends by the connection's name") {
+  Supervised s;
+  s.script->next = some_result("r1");
+  wire::Hello named;
+  named.origin = "theorigin";
+  named.connection = "one";
+  auto broken = s.connect_as(named);
+  auto next = s.connect();
+  auto end = [&] {
+    next->send(1, wire::EndJob{{}, {}, "one"});
+    next->expect<wire::Ended>();
+  };
+  SECTION("what is still to be read does not begin") {
+    end();
+    broken->exec(1, "touch never");
+    CHECK(broken->gone());
+  }
+  SECTION("what runs is reaped, whether or not its connection has ended") {
+    broken->exec(1, "echo ready; sleep 60; touch never");
+    broken->wait_output(1, "ready");
+    SECTION("it has") { broken.reset(); }
+    SECTION("it has not") {}
+    end();
+    CHECK(happened(s.script->taken_calls(), "take theorigin"));
+  }
+  CHECK(s.supervisor->running_jobs().empty());
+  CHECK_FALSE(std::filesystem::exists(s.workspace() / "never"));
+  next->exec(2, "exit 3");
+  CHECK(next->expect<wire::Exited>().status == 3);
+}
+
 TEST_CASE("a job of an earlier supervisor is replayed from its journal") {
   std::string job;
   Supervised s;
