@@ -54,6 +54,18 @@ std::filesystem::path prepare(const std::filesystem::path& state) {
   return absolute;
 }
 
+std::unique_ptr<Store> open_store(const std::filesystem::path& state) {
+  auto file = state / "agent.db";
+  auto store = Store::open(file);
+  if (!store && store.error().code == Errc::bad_input) {
+    throw CannotRun(kCannot, "the database is damaged: " + store.error().what + "; move " +
+                                 file.string() +
+                                 "* away, or put a copy back: without it the agent " +
+                                 "starts with no sandboxes, and leaves their files alone");
+  }
+  return need(std::move(store), "cannot open the database");
+}
+
 os::FileLock take(const std::filesystem::path& state) {
   auto lock = os::FileLock::try_lock(state / "agent.lock", os::FileLock::Kind::exclusive);
   if (!lock && lock.error().code == Errc::busy) {
@@ -70,7 +82,7 @@ struct Agent::Parts {
       : settings(std::move(s)),
         state(prepare(settings.serve.state)),
         taken(take(state)),
-        store(need(Store::open(state / "agent.db"), "cannot open the database")),
+        store(open_store(state)),
         host_key(
             need(protocol::ssh::PrivateKey::load_or_make(state / "host_key", settings.serve.name),
                  "cannot use the host key")),
