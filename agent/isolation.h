@@ -51,6 +51,9 @@ class Isolation {
   // it).
   result<std::string> choose(const std::string& wanted) const;
 
+  // What a sandbox runs in whose maker asks for nothing: "bwrap" or "none".
+  std::string by_default() const { return works_ ? "bwrap" : "none"; }
+
   // The command line of the supervisor of this sandbox, which is held to its limits by this plan.
   // Of the descriptors that it is given, 3 is where bubblewrap writes its child's pid, and 4 the
   // other end of that. Errors as of choose: the box may have changed its mind since the sandbox was

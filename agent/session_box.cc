@@ -2,6 +2,7 @@
 // lock, its detached jobs. None of it waits for a lock.
 #include <algorithm>
 
+#include "agent/isolation.h"
 #include "agent/jobs.h"
 #include "agent/limits.h"
 #include "agent/notices.h"
@@ -98,7 +99,7 @@ void Session::on_box(std::uint32_t request, const wire::BoxRequest& ask) {
   box.user = *user;
   box.slots = services_.slots;
   box.ttl_seconds = services_.info.ttl_seconds;
-  box.isolation = "none";
+  box.isolation = services_.isolation.by_default();
   if (const auto& lock = services_.locks.table().user_lock()) {
     box.user_lock = agent::info_of(*lock);
   }

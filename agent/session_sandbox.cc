@@ -8,6 +8,7 @@
 #include "agent/store.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
+#include "protocol/wire/scope.h"
 
 namespace agent {
 
@@ -234,7 +235,8 @@ awaitable<void> Session::on_end(wire::End end) {
   if (refused) {
     std::string over;
     for (const wire::Holder& holder : refused->holders) {
-      over += (over.empty() ? "over " : ", ") + holder.user + " (" + holder.command + ")";
+      over += (over.empty() ? "over " : ", ") + wire::shown_user(holder.user, holder.scope) + " (" +
+              holder.command + ")";
     }
     services_.store.audit(
         {services_.sandboxes.now(), user_, "end --force", sandbox_, std::move(over)});
@@ -275,12 +277,13 @@ awaitable<void> Session::on_end_if_idle(wire::End end) {
   how.keep_unpulled = end.keep_unpulled;
   how.dry_run = end.dry_run;
   how.claims = [this, id]() -> std::string {
-    auto holders = services_.locks.holders(id);
-    auto waiting = services_.locks.waiting(id);
-    if (!holders.empty() && !steps_.holds()) {
-      return holders.front().user + " runs " + holders.front().command + " in it";
+    auto person = [](const wire::Holder& who) { return wire::shown_user(who.user, who.scope); };
+    if (auto other = services_.locks.refuses_end(owner_.id(), id, user_, scope_, false)) {
+      const wire::Holder& holder = other->holders.front();
+      return person(holder) + " runs " + wire::printable(holder.command, 200) + " in it";
     }
-    return waiting.empty() ? std::string() : waiting.front().user + " waits for its lock";
+    auto waiting = services_.locks.waiting(id);
+    return waiting.empty() ? std::string() : person(waiting.front()) + " waits for its lock";
   };
   if (ours) {
     // What the client said last, that it has merged, is dealt with before anybody asks what is not.

@@ -53,7 +53,9 @@ TEST_CASE("isolation is with bubblewrap where it works, and none where it does n
   works.bubblewrap(true).mode(IsolationMode::automatic);
   broken.bubblewrap(false).mode(IsolationMode::automatic);
   CHECK(chosen(works, "auto") == "bwrap");
+  CHECK(works.open()->by_default() == "bwrap");
   CHECK(chosen(broken, "auto") == "none");
+  CHECK(broken.open()->by_default() == "none");
   CHECK(chosen(broken, "bwrap") == "unsupported");
   CHECK(chosen(works, "magic") == "bad_input");
 }

@@ -203,6 +203,28 @@ TEST_CASE("a session that removes its own idle sandbox gives its lock back with 
   next.expect<Granted>(1);
 }
 
+TEST_CASE("a session with a lock of its own does not remove a sandbox that another holds, too") {
+  AgentWorld world;
+  world.start();
+  auto client = world.session();
+  client.create('a');
+  auto stock = world.connect("sandbox");
+  auto locked = world.loop.run(stock->exec("__rwx_sandbox_lock_requested__"));
+  REQUIRE(locked);
+  std::byte buffer[16];
+  auto end = world.loop.run((*locked)->read_some(buffer));
+  REQUIRE((!end || *end == 0));
+  LockRequested lock;
+  lock.force = true;
+  client.send(1, lock);
+  CHECK(client.expect<Granted>(1).bypassed.size() == 1);
+  client.send(0, if_idle('a'));
+  auto busy = client.expect<Failed>(0);
+  CHECK(busy.code == "busy");
+  CHECK(busy.message.find("ann runs ssh from") != std::string::npos);
+  CHECK(fs::exists(world.sandbox('a') / "workspace"));
+}
+
 TEST_CASE("a session whose command is not over is told so, and its command is left alone") {
   AgentWorld world;
   world.start();
