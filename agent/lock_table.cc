@@ -26,8 +26,12 @@ Holder shown(const LockRequest& request, LockTable::Time since, LockTable::Time 
                 .job = request.job};
 }
 
-Holder shown(const UserLock& lock) {
-  return Holder{.user = lock.user, .verb = "lock", .command = lock.reason, .scope = lock.scope};
+Holder shown(const UserLock& lock, LockTable::Time now) {
+  return Holder{.user = lock.user,
+                .verb = "lock",
+                .command = lock.reason,
+                .held_seconds = duration_cast<seconds>(now - lock.at).count(),
+                .scope = lock.scope};
 }
 
 // Whether the two exclude each other, slots apart.
@@ -98,7 +102,7 @@ std::vector<const LockTable::Held*> LockTable::in_the_way(const LockRequest& req
 
 std::vector<Holder> LockTable::shown_in_the_way(const LockRequest& request, Time now) const {
   std::vector<Holder> out;
-  if (locked_against(request)) out.push_back(shown(*user_lock_));
+  if (locked_against(request)) out.push_back(shown(*user_lock_, now));
   for (const Held* h : in_the_way(request)) out.push_back(shown(h->request, h->since, now));
   return out;
 }
@@ -317,6 +321,10 @@ LockTable::UserLockChange LockTable::may_lock(const std::string& user,
   return user_lock_->is_of(user, scope) ? UserLockChange::unchanged : UserLockChange::refused;
 }
 
+std::optional<Holder> LockTable::user_lock_holder(Time now) const {
+  return user_lock_ ? std::optional(shown(*user_lock_, now)) : std::nullopt;
+}
+
 LockTable::UserLockChange LockTable::may_unlock(const std::string& user, const std::string& scope,
                                                 bool forced) const {
   if (!user_lock_) return UserLockChange::unchanged;
@@ -327,6 +335,7 @@ std::pair<LockTable::UserLockChange, LockEvents> LockTable::lock(UserLock wanted
   const auto change = may_lock(wanted.user, wanted.scope);
   LockEvents events;
   if (change == UserLockChange::done) {
+    if (wanted.at == Time{}) wanted.at = now;
     user_lock_ = std::move(wanted);
     walk(events, now);
   }
@@ -376,7 +385,7 @@ std::optional<Refused> LockTable::refuses_beside(const LockRequest& who, Time no
   if (locked_against(who)) {
     return Refused{.why = "locked",
                    .box = options_.box,
-                   .holders = {shown(*user_lock_)},
+                   .holders = {shown(*user_lock_, now)},
                    .since = user_lock_->since,
                    .reason = user_lock_->reason};
   }

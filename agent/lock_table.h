@@ -59,6 +59,7 @@ struct UserLock {
   std::string reason;  // may be empty
   // Of one CI job of that user alone; empty: the user's, under whatever scope.
   std::string scope = {};
+  std::chrono::steady_clock::time_point at = {};  // when that was; lock() fills in its now
   bool operator==(const UserLock&) const = default;
   bool is_of(const std::string& who, const std::string& which) const {
     return user == who && (scope.empty() || scope == which);
@@ -131,6 +132,7 @@ class LockTable {
     refused     // somebody else's is in place: user_lock() says whose
   };
   const std::optional<UserLock>& user_lock() const { return user_lock_; }
+  std::optional<protocol::wire::Holder> user_lock_holder(Time now) const;
   // What lock and unlock would answer: the caller writes the change to disk between this and them.
   UserLockChange may_lock(const std::string& user, const std::string& scope) const;
   UserLockChange may_unlock(const std::string& user, const std::string& scope, bool force) const;

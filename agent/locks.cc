@@ -99,16 +99,26 @@ bool Locks::transfer(LockOwner from, LockOwner to, const std::string& job) {
   return table_.transfer(from, to, job);
 }
 
-void Locks::adopt(LockRequest request, std::int64_t since) {
-  auto age = clock_.date() - os::Clock::system(std::chrono::seconds(since));
-  auto now = clock_.now();
-  table_.adopt(std::move(request),
-               now - std::max<std::chrono::steady_clock::duration>(
-                         std::chrono::duration_cast<std::chrono::steady_clock::duration>(age),
-                         std::chrono::steady_clock::duration::zero()));
+os::Clock::steady Locks::steady_at(os::Clock::system date) const {
+  auto age = std::max<std::chrono::steady_clock::duration>(
+      std::chrono::duration_cast<std::chrono::steady_clock::duration>(clock_.date() - date),
+      std::chrono::steady_clock::duration::zero());
+  return clock_.now() - age;
 }
 
-void Locks::user_lock(UserLock lock) { tell(table_.lock(std::move(lock), clock_.now()).second); }
+void Locks::adopt(LockRequest request, std::int64_t since) {
+  table_.adopt(std::move(request), steady_at(os::Clock::system(std::chrono::seconds(since))));
+}
+
+void Locks::user_lock(UserLock lock) {
+  auto since = os::parse_utc(lock.since);
+  lock.at = since ? steady_at(*since) : clock_.now();
+  tell(table_.lock(std::move(lock), clock_.now()).second);
+}
+
+std::optional<wire::Holder> Locks::user_lock_holder() const {
+  return table_.user_lock_holder(clock_.now());
+}
 
 void Locks::user_unlock(const std::string& user, const std::string& scope, bool force) {
   tell(table_.unlock(user, scope, force, clock_.now()).second);

@@ -76,10 +76,14 @@ class Locks {
 
   // Reservations of the whole box, after the disk has them: agent/user_locks.h.
   const LockTable& table() const { return table_; }
+  // `at` follows from its `since`.
   void user_lock(UserLock lock);
+  std::optional<protocol::wire::Holder> user_lock_holder() const;
   void user_unlock(const std::string& user, const std::string& scope, bool force);
 
  private:
+  // When it was that time, on the steady clock; now for what is still to come.
+  protocol::os::Clock::steady steady_at(protocol::os::Clock::system date) const;
   static protocol::os::awaitable<void> keep_deadlines(std::shared_ptr<bool> alive, Locks& locks);
   void tell(LockEvents events);
 

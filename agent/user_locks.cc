@@ -1,6 +1,7 @@
 #include "agent/user_locks.h"
 
 #include "agent/log.h"
+#include "protocol/wire/scope.h"
 
 namespace agent {
 
@@ -48,15 +49,10 @@ awaitable<void> UserLocks::take_turn() {
 
 wire::Message UserLocks::refused() const {
   const UserLock& lock = *locks_.table().user_lock();
-  wire::Holder holder;
-  holder.user = lock.user;
-  holder.scope = lock.scope;
-  holder.verb = "lock";
-  holder.command = lock.reason;
   wire::Refused refused;
   refused.why = "locked";
   refused.box = box_;
-  refused.holders.push_back(std::move(holder));
+  refused.holders.push_back(*locks_.user_lock_holder());
   refused.since = lock.since;
   refused.reason = lock.reason;
   return refused;
@@ -98,10 +94,10 @@ awaitable<wire::Message> UserLocks::unlock(std::string user, std::string scope, 
   std::int64_t now =
       std::chrono::duration_cast<std::chrono::seconds>(clock_.date().time_since_epoch()).count();
   if (forced) {
-    notice =
-        NoticeRecord{.user = was.user,
-                     .text = "your lock of this box, taken at " + was.since + ", was removed by " +
-                             user + " at " + os::format_utc(clock_.date())};
+    notice = NoticeRecord{.user = was.user,
+                          .text = "your lock of this box, taken at " + was.since +
+                                  ", was removed by " + wire::shown_user(user, scope) + " at " +
+                                  os::format_utc(clock_.date())};
   }
   auto written = co_await store_.set_user_lock(std::nullopt, notice);
   if (!written) {
@@ -112,8 +108,8 @@ awaitable<wire::Message> UserLocks::unlock(std::string user, std::string scope, 
   if (forced) {
     notice->number = *written;
     notices_.added(std::move(*notice));
-    store_.audit(
-        {now, user, "unlock --force", "", "locked by " + was.user + " since " + was.since});
+    store_.audit({now, user, "unlock --force", "",
+                  "locked by " + wire::shown_user(was.user, was.scope) + " since " + was.since});
   }
   co_return wire::UserUnlocked{info_of(was)};
 }

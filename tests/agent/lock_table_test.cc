@@ -603,7 +603,7 @@ TEST_CASE("others wait for a user lock as long as their budget says") {
   w.table.lock({"alice", "then", ""}, w.now);
   CHECK(w.request(ask(1, "s", 60s, "bob")) == Strings{"1 queued 1 behind alice:lock"});
   CHECK(w.request(ask(2, "t", kEver, "bob")) == Strings{"2 queued 1 behind alice:lock"});
-  CHECK(w.after(60s) == Strings{"1 refused expired behind alice:lock"});
+  CHECK(w.after(60s) == Strings{"1 refused expired behind alice:lock(60)"});
   const auto [change, events] = w.table.unlock("alice", "", false, w.now);
   CHECK(change == LockTable::UserLockChange::done);
   CHECK(sentences(events) == Strings{"2 granted 7.1 after waiting"});
@@ -625,7 +625,8 @@ TEST_CASE(
 TEST_CASE("a user lock is its owner's, unless force takes it away") {
   using enum LockTable::UserLockChange;
   World w;
-  const UserLock mine{"alice", "then", "demo"};
+  UserLock mine{"alice", "then", "demo"};
+  mine.at = w.now;
   CHECK(w.table.may_lock("alice", "") == done);
   CHECK(w.table.lock(mine, w.now).first == done);
   CHECK(w.table.lock({"alice", "later", "other"}, w.now).first == unchanged);
@@ -642,12 +643,26 @@ TEST_CASE("a user lock is its owner's, unless force takes it away") {
   CHECK(w.table.unlock("bob", "", true, w.now).first == unchanged);
 }
 
+TEST_CASE("how long a user lock has been held is shown to who waits behind it") {
+  World w;
+  UserLock lock{"alice", "then", "demo"};
+  lock.at = w.now - 30s;
+  w.table.lock(lock, w.now);
+  w.now += 60s;
+  const auto refusal = w.table.request(ask(1, "s", 0s, "bob"), w.now);
+  CHECK(std::get<Refused>(refusal.at(0).what).holders.at(0).held_seconds == 90);
+  const auto waiting = w.table.request(ask(2, "s", 60s, "bob"), w.now);
+  CHECK(std::get<Queued>(waiting.at(0).what).holders.at(0).held_seconds == 90);
+  CHECK(w.table.refuses_plain(9, "bob", w.now)->holders.at(0).held_seconds == 90);
+  CHECK(w.table.user_lock_holder(w.now)->held_seconds == 90);
+}
+
 TEST_CASE("a user lock never expires") {
   World w;
   w.table.lock({"alice", "then", ""}, w.now);
   CHECK_FALSE(w.table.next_deadline().has_value());
   CHECK(w.after(10'000'000s) == kNothing);
-  CHECK(w.request(ask(1, "s", 0s)) == Strings{"1 refused locked behind alice:lock"});
+  CHECK(w.request(ask(1, "s", 0s)) == Strings{"1 refused locked behind alice:lock(10000000)"});
 }
 
 // ---- commands without the lock

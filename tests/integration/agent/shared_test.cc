@@ -110,6 +110,24 @@ TEST_CASE("a user lock keeps others out and its owner in, and names itself to bo
   bob.expect<Granted>(2);
 }
 
+TEST_CASE("for how long a user lock has been held is known after a restart, too") {
+  AgentWorld world;
+  {
+    auto store = agent::Store::open(world.state() / "agent.db");
+    REQUIRE(store);
+    auto kept = world.loop.run((*store)->set_user_lock(
+        agent::UserLockRecord{"alice", "2020-01-31T23:59:59Z", "demo", {}}));
+    REQUIRE(kept);
+  }
+  world.start();
+  auto bob = world.session();
+  bob.create('b', "bob");
+  bob.send(1, LockRequested{});
+  CHECK(bob.expect<Queued>(1).holders.at(0).held_seconds > 365 * 24 * 3600);
+  bob.send(0, UserLockRequest{"mine", "bob", {}});
+  CHECK(bob.expect<Refused>(0).holders.at(0).held_seconds > 365 * 24 * 3600);
+}
+
 TEST_CASE("a user lock outlives the agent, and waits for nobody's command") {
   Rig rig;
   auto bob = rig.holding('b', "bob", "long");
