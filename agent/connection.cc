@@ -14,6 +14,7 @@
 #include "protocol/wire/directives.h"
 #include "protocol/wire/limits.h"
 #include "protocol/wire/quoting.h"
+#include "protocol/wire/scope.h"
 
 namespace agent {
 namespace {
@@ -247,14 +248,16 @@ awaitable<void> Connection::end_sandbox(Channel channel) {
   channel->accept();
   auto sandbox = pick();
   if (!sandbox) {
-    auto owner = services_.sandboxes.owner(connection_->user());
-    if (!owner) {
+    auto other = services_.sandboxes.named(connection_->user());
+    if (!other || other->user == user_) {
       co_await refuse_exec(channel, "sandbox: " + sandbox.error().what, kNotDone);
       co_return;
     }
-    std::string text = "sandbox: " + connection_->user() + " is " + *owner + "'s";
-    for (const wire::Holder& holder : services_.locks.holders(connection_->user())) {
-      text += "; held by " + holder.user + " (" + holder.command + ")";
+    std::string text = "sandbox: " + wire::printable(connection_->user(), 80) + " is " +
+                       other->user + "'s, who alone can end it";
+    for (const wire::Holder& holder : services_.locks.holders(other->id)) {
+      text += "; held by " + wire::shown_user(holder.user, holder.scope) + " (" +
+              wire::printable(holder.command, 200) + ")";
     }
     co_await refuse_exec(channel, text, kBusy);
     co_return;

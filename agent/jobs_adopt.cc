@@ -6,6 +6,7 @@
 #include "agent/log.h"
 #include "agent/sandbox_entry.h"
 #include "protocol/wire/quoting.h"
+#include "protocol/wire/scope.h"
 
 namespace agent {
 
@@ -49,8 +50,8 @@ result<void> Jobs::Job::use_sandbox() {
 }
 
 void Jobs::Job::lock_bypassed(const wire::Holder& by) {
-  std::string text = by.user + " was let in beside your job " + record.id +
-                     " by force: " + wire::printable(by.command, 200);
+  std::string text = wire::shown_user(by.user, by.scope) + " was let in beside your job " +
+                     record.id + " by force: " + wire::printable(by.command, 200);
   jobs.start_watching(jobs.notices_.add(record.user, std::move(text)), "job notice");
 }
 

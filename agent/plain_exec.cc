@@ -113,6 +113,13 @@ awaitable<bool> PlainExec::on_message(const wire::Message& message) {
     if (vanished_) {
       co_return true;  // `ended` is still to come
     }
+    for (const std::string& name : exited->leftovers) {
+      std::string line =
+          "sandbox: ended, because the command left it behind: " + wire::printable(name, 200) +
+          "\r\n";
+      auto written = co_await channel_->write_error(bytes_of(line));
+      (void)written;  // a closed channel is seen by watch_client
+    }
     if (exited->signal.empty()) {
       auto told = co_await channel_->exit_status(exited->status);
       (void)told;

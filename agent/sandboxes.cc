@@ -186,6 +186,24 @@ result<Sandbox> Sandboxes::resolve(const std::string& name, const std::string& u
                                     "; give more of the id");
 }
 
+std::optional<Sandbox> Sandboxes::named(const std::string& name) const {
+  std::optional<Sandbox> found;
+  for (const auto& [id, each] : entries_) {
+    bool is_it = id == name;
+    if (!is_it && (name.size() < kShortestPrefix || id.rfind(name, 0) != 0)) {
+      continue;
+    }
+    if (found && !is_it) {
+      return std::nullopt;
+    }
+    found = each->sandbox;
+    if (is_it) {
+      break;
+    }
+  }
+  return found;
+}
+
 result<void> Sandboxes::make_directories(const Sandbox& sandbox) const {
   auto top = directory(sandbox.id);
   for (const auto& each : {top, top / "workspace", top / "home", top / "logs"}) {

@@ -58,6 +58,8 @@ class Sandboxes {
   result<Sandbox> resolve(const std::string& name, const std::string& user) const;
   // Whoever asks, and also while it is being ended.
   std::optional<Sandbox> record(const std::string& id) const;
+  // Whoever asks: the one of this id, or the only one whose id begins so (4 characters or more).
+  std::optional<Sandbox> named(const std::string& name) const;
   // Whose sandbox has exactly this id, whoever asks.
   std::optional<std::string> owner(const std::string& id) const;
 

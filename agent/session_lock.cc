@@ -2,6 +2,7 @@
 #include "agent/log.h"
 #include "agent/session_state.h"
 #include "agent/store.h"
+#include "protocol/wire/scope.h"
 
 namespace agent {
 
@@ -25,7 +26,8 @@ void Session::lock_granted(const wire::Granted& granted) {
   if (!granted.bypassed.empty()) {
     std::string over = asked_.command;
     for (const wire::Holder& holder : granted.bypassed) {
-      over += (over == asked_.command ? ", over " : ", ") + holder.user + " (" + holder.verb + ")";
+      over += (over == asked_.command ? ", over " : ", ") +
+              wire::shown_user(holder.user, holder.scope) + " (" + holder.verb + ")";
     }
     services_.store.audit({services_.sandboxes.now(), user_, asked_.verb + " --force-command",
                            sandbox_, std::move(over)});
@@ -55,8 +57,8 @@ void Session::lock_lapsed() {
 }
 
 void Session::lock_bypassed(const wire::Holder& by) {
-  client_.send(0,
-               wire::Notice{by.user + " was let in beside this command by force: " + by.command});
+  client_.send(0, wire::Notice{wire::shown_user(by.user, by.scope) +
+                               " was let in beside this command by force: " + by.command});
 }
 
 void Session::give_back(std::uint32_t request) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "agent/log.h"
+#include "protocol/wire/scope.h"
 
 namespace agent {
 
@@ -19,7 +20,7 @@ std::string age(std::int64_t seconds) {
 }
 
 std::string who(const wire::Holder& holder) {
-  std::string text = holder.user;
+  std::string text = wire::shown_user(holder.user, holder.scope);
   if (!holder.command.empty()) {
     text += " (" + holder.command + ")";
   }
@@ -46,7 +47,8 @@ std::string refusal_text(const wire::Refused& refused) {
   if (refused.why == "locked") {
     text += "this box is locked";
     if (!refused.holders.empty()) {
-      text += " by " + refused.holders.front().user;
+      const wire::Holder& holder = refused.holders.front();
+      text += " by " + wire::shown_user(holder.user, holder.scope);
     }
     if (!refused.since.empty()) {
       text += " since " + refused.since;
@@ -54,7 +56,9 @@ std::string refusal_text(const wire::Refused& refused) {
     if (!refused.reason.empty()) {
       text += ": " + refused.reason;
     }
-    return text;
+    return text +
+           "; try again when it is unlocked, or take the lock away by `sandbox boxes unlock "
+           "--force`";
   }
   if (refused.why == "queue_full") {
     return text + "too many wait for this box; try again later";
@@ -63,7 +67,7 @@ std::string refusal_text(const wire::Refused& refused) {
   if (!refused.holders.empty()) {
     text += ", held by " + who(refused.holders.front());
   }
-  return text;
+  return text + "; try again when that has ended";
 }
 
 StockLock::StockLock(Services& services, std::function<void()> on_lapse)
@@ -134,7 +138,9 @@ void StockLock::release() {
   if (ask_ && ask_->state == State::waiting) {
     // Whoever else waits for it on another channel.
     ask_->state = State::refused;
-    ask_->news = "sandbox: the lock was given back before it was granted";
+    ask_->news = services_.lifetime.stopping()
+                     ? "sandbox: refused: the agent is stopping; ask again when it is back"
+                     : "sandbox: refused: the lock was given back before it was granted; ask again";
     changed_.notify();
   }
   ask_.reset();

@@ -1,11 +1,19 @@
 // The real agent and its supervisors: our session channel and stock ssh, and what becomes of
 // commands when somebody dies.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <boost/asio.hpp>
+#include <boost/json.hpp>
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
+#include "protocol/os/fd.h"
 #include "protocol/os/paths.h"
 #include "protocol/os/run.h"
 #include "protocol/wire/frames.h"
@@ -23,6 +31,25 @@ bool is_alive(const std::string& pid) {
   return !pid.empty() && ::kill(static_cast<pid_t>(std::stol(pid)), 0) == 0;
 }
 
+// Of a file in /proc: the number behind this word; 0 when the process is gone.
+std::uint64_t proc_number(pid_t pid, const char* file, const std::string& word) {
+  std::string text = read_text("/proc/" + std::to_string(pid) + "/" + file);
+  auto at = text.find(word);
+  return at == std::string::npos ? 0 : std::stoull(text.substr(at + word.size()));
+}
+
+// Waits until that process writes no more, blocked or ended; what it has written.
+std::uint64_t written_when_stuck(pid_t pid) {
+  std::uint64_t last = 0;
+  for (int same = 0; same < 25; std::this_thread::sleep_for(std::chrono::milliseconds(20))) {
+    std::uint64_t now = proc_number(pid, "io", "wchar:");
+    same = now == last && now > 0 ? same + 1 : 0;
+    last = now;
+    if (now == 0) break;
+  }
+  return last;
+}
+
 // An agent with sandbox 'a' of ann, ready.
 struct World : AgentProcess {
   explicit World(std::vector<std::string> options = {"--slots", "0"})
@@ -37,6 +64,9 @@ struct World : AgentProcess {
   std::filesystem::path file(const std::string& name) const {
     return sandbox('a') / "workspace" / name;
   }
+  boost::json::value self() const { return boost::json::parse(read_text(state() / "agent.json")); }
+  pid_t pid() const { return static_cast<pid_t>(self().at("PID").as_int64()); }
+  std::uint64_t resident_kb() const { return proc_number(pid(), "status", "VmRSS:"); }
 };
 
 }  // namespace
@@ -156,6 +186,72 @@ TEST_CASE(
   after.finish();
 }
 
+TEST_CASE("program: a sandbox that was bound is there whatever becomes of its agent") {
+  World world;
+  auto client = world.session();
+  client.create('b');
+  world.kill(SIGKILL);
+  world.wait();
+  world.start();
+  auto again = world.session();
+  Bind bind;
+  bind.sandbox = sandbox_id('b');
+  again.send(0, bind);
+  CHECK(again.expect<Bound>(0).state == "starting");
+  again.finish();
+}
+
+TEST_CASE("program: its log has one line `listening`, with the address that agent.json has") {
+  World world;
+  std::string log = world.log();
+  std::string address(world.self().at("Address").as_string());
+  std::size_t lines = 0, with_address = 0;
+  for (std::size_t start = 0, end; (end = log.find('\n', start)) != std::string::npos;
+       start = end + 1) {
+    std::string line = log.substr(start, end - start);
+    if (line.find(" listening ") != std::string::npos) {
+      ++lines;
+      with_address += line.find(address) != std::string::npos ? 1 : 0;
+    }
+  }
+  INFO(log);
+  CHECK(lines == 1);
+  CHECK(with_address == 1);
+}
+
+TEST_CASE("program: a service manager hears of its start and its end, and nobody else does") {
+  TemporaryDirectory directory;
+  std::string path = (directory / "notify").string();
+  protocol::os::Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  REQUIRE(path.size() < sizeof name.sun_path);
+  path.copy(name.sun_path, sizeof name.sun_path - 1);
+  REQUIRE(::bind(socket.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) == 0);
+  timeval limit{20, 0};
+  REQUIRE(::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
+  auto heard = [&] {
+    char text[64];
+    ssize_t count = ::recv(socket.get(), text, sizeof text, 0);
+    return std::string(text, count > 0 ? static_cast<std::size_t>(count) : 0);
+  };
+  struct Variable {
+    explicit Variable(const std::string& value) { ::setenv("NOTIFY_SOCKET", value.c_str(), 1); }
+    ~Variable() { ::unsetenv("NOTIFY_SOCKET"); }
+  } variable(path);
+  World world;
+  CHECK(heard() == "READY=1");
+  CHECK(world.ssh("echo ${NOTIFY_SOCKET-unset}").out == "unset\n");
+  auto record = boost::json::parse(read_text(world.sandbox('a') / "supervisor.json"));
+  std::string environment =
+      read_text("/proc/" + std::to_string(record.at("pid").as_int64()) + "/environ");
+  CHECK(environment.find("PATH=") != std::string::npos);
+  CHECK(environment.find("NOTIFY_SOCKET") == std::string::npos);
+  world.kill(SIGTERM);
+  CHECK(heard() == "STOPPING=1");
+  CHECK(world.wait() == 0);
+}
+
 TEST_CASE("program: SIGTERM stops it; the next one finds everything") {
   World world;
   world.kill(SIGTERM);
@@ -225,7 +321,13 @@ TEST_CASE("program: stock ssh runs a command as sshd would") {
   CHECK(world.ssh("no-such-command").exit.status == 127);
   CHECK(world.ssh("kill -TERM $$").exit.status == 255);  // what ssh makes of an exit-signal
   // Ends with the command, though a grandchild keeps its streams.
-  CHECK(world.ssh("sleep 1000 & echo done").out == "done\n");
+  auto left =
+      world.ssh("sleep 1000 & while test \"$(cat /proc/$!/comm)\" != sleep; do :; done; echo done");
+  INFO(left.err);
+  CHECK(left.out == "done\n");
+  CHECK(left.err.find("sandbox: ended, because the command left it behind: sleep (pid ") !=
+        std::string::npos);
+  CHECK(left.exit.status == 0);
   // By an id, and by what only one id begins with.
   CHECK(world.ssh("echo id", "", sandbox_id('a')).out == "id\n");
   CHECK(world.ssh("echo prefix", "", "aaaa").out == "prefix\n");
@@ -244,6 +346,61 @@ TEST_CASE("program: much goes in and out without being held in memory") {
   auto echoed = world.ssh("cat", block);
   CHECK(echoed.exit.status == 0);
   CHECK(echoed.out == block);
+}
+
+TEST_CASE("program: a client that does not read holds its command up, and fills no memory") {
+  World world;
+  REQUIRE(world.ssh("true").exit.status == 0);
+  auto before = world.resident_kb();
+  constexpr std::size_t kAll = 200'000'000;
+  std::filesystem::path out = world.scratch() / "fifo";
+  REQUIRE(::mkfifo(out.c_str(), 0600) == 0);
+  protocol::os::Fd fifo(::open(out.c_str(), O_RDWR | O_CLOEXEC));
+  auto client =
+      world.ssh_beside("echo $$ >pid; exec head -c " + std::to_string(kAll) + " /dev/zero", out);
+  world.until([&] { return read_text(world.file("pid")).size() > 1; });
+  auto written = written_when_stuck(std::stoi(read_text(world.file("pid"))));
+  CHECK(written > 0);
+  CHECK(written < kAll / 4);
+  CHECK(world.resident_kb() < before + 32'000);
+  std::vector<char> buffer(1 << 20);
+  for (std::size_t left = kAll; left > 0;) {
+    ssize_t count = ::read(fifo.get(), buffer.data(), buffer.size());
+    REQUIRE(count > 0);
+    left -= std::min(left, static_cast<std::size_t>(count));
+  }
+  CHECK(client.wait_blocking().status == 0);
+  CHECK(world.resident_kb() < before + 32'000);
+}
+
+TEST_CASE("program: a command that does not read holds its client up, and fills no memory") {
+  World world;
+  REQUIRE(world.ssh("true").exit.status == 0);
+  auto before = world.resident_kb();
+  auto pipe = protocol::os::make_pipe();
+  REQUIRE(pipe);
+  constexpr std::size_t kAll = 200'000'000;
+  protocol::os::Spawn producer, ssh;
+  producer.argv = {"head", "-c", std::to_string(kAll), "/dev/zero"};
+  producer.stdout_fd = pipe->write.get();
+  ssh.argv = world.ssh_arguments("sandbox", {});
+  ssh.argv.push_back("touch up; while ! test -e go; do sleep 0.01; done; wc -c >count");
+  ssh.stdin_fd = pipe->read.get();
+  auto client = protocol::os::Process::start(ssh);
+  auto head = protocol::os::Process::start(producer);
+  REQUIRE(client);
+  REQUIRE(head);
+  *pipe = {};
+  world.until([&] { return std::filesystem::exists(world.file("up")); });
+  auto written = written_when_stuck(head->pid());
+  CHECK(written > 0);
+  CHECK(written < kAll / 4);
+  CHECK(world.resident_kb() < before + 32'000);
+  std::ofstream(world.file("go")) << std::flush;
+  CHECK(client->wait_blocking().status == 0);
+  CHECK(head->wait_blocking().status == 0);
+  CHECK(std::stoull(read_text(world.file("count"))) == kAll);
+  CHECK(world.resident_kb() < before + 32'000);
 }
 
 TEST_CASE("program: directives of stock clients") {
@@ -299,6 +456,49 @@ TEST_CASE("program: a stock lock waits in line, says so, and passes on with its 
   }
 }
 
+namespace {
+
+// Somebody listens on this machine's loopback, and hears whether anybody came.
+struct Listener {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor acceptor{context, {boost::asio::ip::make_address("127.0.0.1"), 0}};
+  std::string there = "127.0.0.1:" + std::to_string(acceptor.local_endpoint().port());
+
+  bool came() {
+    acceptor.non_blocking(true);
+    boost::system::error_code error;
+    boost::asio::ip::tcp::socket socket = acceptor.accept(error);
+    return !error;
+  }
+};
+
+void check_refused(World& world, const std::string& why) {
+  auto plain = world.ssh("echo never >f");
+  CHECK(plain.exit.status == 75);
+  CHECK(plain.err.find(why) != std::string::npos);
+  auto shell = world.ssh("", "echo never >f\n", "sandbox", {"-T"});
+  CHECK(shell.exit.status == 75);
+  CHECK(shell.err.find(why) != std::string::npos);
+  CHECK(!std::filesystem::exists(world.file("f")));
+  Listener listener;
+  auto tunnel = world.ssh("", "hello", "sandbox", {"-W", listener.there});
+  CHECK(tunnel.exit.status == 255);
+  CHECK(!listener.came());
+}
+
+}  // namespace
+
+TEST_CASE("program: somebody else's user lock refuses plain commands, shells and tunnels") {
+  World world({"--slots", "0", "--trust-claimed-users"});
+  auto bob = world.session();
+  bob.send(0, UserLockRequest{"demo", "bob", {}});
+  bob.expect<UserLocked>(0);
+  check_refused(world, "locked by bob");
+  bob.send(0, UserUnlockRequest{false, "bob", {}});
+  bob.expect<UserUnlocked>(0);
+  CHECK(world.ssh("true").exit.status == 0);
+}
+
 TEST_CASE("program: a plain command is refused while another has the box's last slot") {
   World world({"--slots", "1"});
   auto holder = world.session();
@@ -307,10 +507,7 @@ TEST_CASE("program: a plain command is refused while another has the box's last 
   lock.command = "make flash";
   holder.send(1, lock);
   holder.expect<Granted>(1);
-  auto refused = world.ssh("echo never >f");
-  CHECK(refused.exit.status == 75);
-  CHECK(refused.err.find("make flash") != std::string::npos);
-  CHECK(!std::filesystem::exists(world.file("f")));
+  check_refused(world, "make flash");
   holder.finish();
   CHECK(world.ssh("true").exit.status == 0);
 }
