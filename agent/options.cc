@@ -334,38 +334,41 @@ result<Command> parse_options(std::span<const std::string> arguments) {
 }
 
 std::string_view help_text() {
-  return R"(sandbox-agent: runs on a box and gives its sandboxes to clients, one command at a time
+  return R"(sandbox-agent: gives this box's sandboxes to clients, one command at a time
 
 usage:
   sandbox-agent serve --state DIR --name NAME [options]
-  sandbox-agent authorize --state DIR [--user NAME] 'ssh-ed25519 AAAA... comment'
-  sandbox-agent bridge --state DIR             (joins stdin and stdout to that agent)
-  sandbox-agent probe [--expose PATH...]       (says what commands can be isolated with here)
+  sandbox-agent authorize --state DIR [--user NAME] 'ssh-ed25519 AAAA... NAME'
+  sandbox-agent bridge --state DIR        (joins stdin and stdout to that agent)
+  sandbox-agent probe [--expose PATH...]  (says what isolates commands here)
   sandbox-agent version
 (serve starts two more for its own use: supervise, one per sandbox, and limited)
 
 serve:
   --state DIR            where it keeps everything; one agent per directory
   --name NAME            the box's name, as users know it
-  --listen HOST:PORT     where it listens (default 127.0.0.1:0: loopback, a free port)
-  --slots N              how many commands run at once; 0 is no limit (default 1)
+  --listen HOST:PORT     where it listens (default 127.0.0.1:0, a free port)
+  --slots N              how many commands run at once (1); 0 is no limit
   --idle-exit SECONDS    ends when nobody used it for so long (default: never)
-  --trust-claimed-users  takes a client's word for its user's name (one person's own box)
-  --isolation MODE       auto (default): bubblewrap where it works; bwrap: it or nothing; none
-  --trust-commands       lets several users' commands run without isolation: each may then do
-                         what this account can
-  --expose PATH          shows this to every sandbox, read-only, a device as it is; repeatable
+  --trust-claimed-users  takes a client's word for who its user is
+  --isolation MODE       auto (the default: bwrap where it works), bwrap, none
+  --trust-commands       lets several users' commands run without isolation:
+                         each may then do what this account can
+  --expose PATH          shows this to every sandbox, read-only, a device as it
+                         is; repeatable
 
 authorize:
   --user NAME            whose key this is (default: the key's comment)
 
 environment:
   SANDBOX_ISOLATION      what --isolation says, where it is not given
-  SANDBOX_LOCK_TTL       seconds after which a silent client loses its lock (default 1800)
+  SANDBOX_LOCK_TTL       seconds until a silent client loses its lock (1800)
   NOTIFY_SOCKET          told READY=1 when it listens (systemd)
 
-The address it listens on is in DIR/agent.json and in the first line of its log, on stderr.
-Exit status: 0 stopped, 1 cannot run, 2 misuse, 75 another agent has the state directory.
+The address it listens on is in DIR/agent.json, and in the line `listening` of
+its log, which goes to stderr.
+Exit status: 0 stopped, 1 cannot run, 2 misuse, 75 another agent has the state
+directory.
 )";
 }
 

@@ -51,7 +51,8 @@ result<std::int64_t> read_outside_pid(int number) {
   return pid->get_int64();
 }
 
-// By pid, start time and boot, together, an agent knows whether this process still is the one.
+// While it is there nobody has ended this supervisor in order; an agent that finds nobody listening
+// knows by the boot whether something may still run of it. The rest is for people.
 result<void> write_record(const Directory& directory, std::int64_t pid,
                           const std::string& version) {
   boost::json::object record;

@@ -100,6 +100,15 @@ TEST_CASE("a new store has an id and an epoch, and keeps the id and counts the e
   CHECK(open(other)->agent_id() != id);
 }
 
+TEST_CASE("a commit is on the disk when it returns, also where the power fails") {
+  Directory directory;
+  auto database = Database::open(directory.file(), Database::Mode::make);
+  REQUIRE(database);
+  auto rows = database->query("PRAGMA synchronous");
+  REQUIRE(rows);
+  CHECK(number(rows->at(0).at(0)) == 2);  // FULL
+}
+
 TEST_CASE("only its user may read the store") {
   const Directory directory;
   const auto old = ::umask(0);
