@@ -77,9 +77,9 @@ class Update(MachinesTest):
         finally:
             self.laptop.program = before
 
-    def box(self, name="rig", version=OLDER, listen=True):
+    def box(self, name="rig", version=OLDER, listen=True, jump=None):
         """A machine that has an agent of that version, and is a box of the laptop's."""
-        machine = self.machine(name)
+        machine = self.machine(name, jump=jump)
         words = ["--listen", f"127.0.0.1:{free_port()}"] if listen else []
         self.install_with(self.programs(version), name, *words)
         if not (version == OLDER and OLD_AGENT):
@@ -193,6 +193,17 @@ class Update(MachinesTest):
         self.laptop.run("exec", "--box", "rig", "--", "true")
         self.laptop.run("boxes", "unlock", "--box", "rig")
         bob.run("exec", "--box", "rig", "--", "true")
+
+    def test_it_gets_there_by_way_of_a_jump_host(self):
+        jump = self.machine("jump")
+        self.box(listen=False, jump="jump")
+        before = jump.logins()
+        self.update("--box", "rig")
+        self.assertGreater(jump.logins(), before)
+        self.assertEqual((self.version("rig"), self.row("rig")["Status"]), (THIS, "current"))
+        self.assertEqual(jump.files(), [])
+        jump.end()  # what reaches the box goes by it
+        self.assertEqual(self.row("rig")["Status"], "unreachable")
 
     def test_a_box_behind_its_sshd_is_updated_too_and_twice_is_once(self):
         rig = self.box(listen=False)
