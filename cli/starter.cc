@@ -67,6 +67,7 @@ os::awaitable<void> BoxStarter::end_replaced(const Entry& entry) {
 wire::LockRequested BoxStarter::setup_lock() const {
   std::string text = command_.value_or(setup_text(target_.config));
   wire::LockRequested lock = lock_request(context_, context_.verb, text, target_.key.box);
+  lock.force = lock.force || context_.arguments.has("force");  // of reset
   bool said = context_.arguments.has("wait") || context_.arguments.has("no-wait");
   if (!replaced_.empty() && !said) {
     lock.wait_seconds = -1;

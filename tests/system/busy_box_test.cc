@@ -145,6 +145,7 @@ TEST_CASE("every command that is refused on a busy box can be forced", "[L27]") 
     CHECK(ended.status == 0);
   }
   CHECK(has(team.bob.exec("true").err, "alice"));
+  CHECK(team.bob.run({"reset", "--force"}).status == 0);
   Team::end(holder);
 }
 

@@ -372,6 +372,24 @@ TEST_CASE("stop and reset are refused while somebody's command runs, naming who 
   CHECK(running.wait(std::chrono::seconds(30)).status == 255);
 }
 
+TEST_CASE("on this machine's own box a reset waits in line, and names whom it waits for") {
+  Machine machine;
+  machine.make_repository();
+  auto id = start(machine);
+  auto running = hold(machine);
+  auto resetting = machine.start({"reset", "--json"});
+  auto told = machine.start({"reset"});
+  REQUIRE(told.err_has("held by tester: exec `sh -c"));
+  CHECK(status_of(machine, id) == "active");
+  told.signal(SIGINT);
+  CHECK(told.wait().status == 130);
+  running.signal(SIGINT);
+  CHECK(running.wait().status == 130);
+  auto reset = resetting.wait();
+  CHECK(reset.status == 0);
+  CHECK(boost::json::parse(reset.out).at("OldRunID") == boost::json::string(id));
+}
+
 TEST_CASE("stop and reset are refused while a stock client's command runs, which needs no lock") {
   if (std::system("command -v ssh > /dev/null") != 0) return;
   Machine machine;
