@@ -28,15 +28,6 @@ std::string required_box(const Context& context) {
 
 std::string in_quotes(const std::string& box) { return "'" + wire::printable(box, 200) + "'"; }
 
-// "alice (since 2026-01-01T00:00:00Z): measuring"
-std::string held_by(const wire::Refused& refused) {
-  std::string who = refused.holders.empty()
-                        ? "another user"
-                        : shown_user(refused.holders[0].user, refused.holders[0].scope);
-  return who + " (since " + wire::printable(refused.since, 64) + ")" +
-         (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400));
-}
-
 std::string unlock_line(const std::string& box) {
   return "`sandbox boxes unlock --box " + wire::shell_quote(box) + " --force` unlocks it";
 }
@@ -63,7 +54,7 @@ os::awaitable<int> run_boxes_lock(Context& context) {
   wire::Message answer = co_await ask_box(context, *connection, request);
   if (const auto* refused = std::get_if<wire::Refused>(&answer)) {
     throw UserError(
-        "lock", "box " + in_quotes(box) + " is already locked by " + held_by(*refused),
+        "lock", "box " + in_quotes(box) + " is already " + locked_by(*refused),
         "Ask them to unlock it; " + unlock_line(box) + " all the same. Nothing was changed.",
         kBusy);
   }
@@ -99,7 +90,7 @@ os::awaitable<int> run_boxes_unlock(Context& context) {
   auto connection = co_await connect(context, box);
   wire::Message answer = co_await ask_box(context, *connection, request);
   if (const auto* refused = std::get_if<wire::Refused>(&answer)) {
-    throw UserError("lock", "box " + in_quotes(box) + " is locked by " + held_by(*refused),
+    throw UserError("lock", "box " + in_quotes(box) + " is " + locked_by(*refused),
                     unlock_line(box) + " all the same. Nothing was changed.", kBusy);
   }
   const auto* unlocked = std::get_if<wire::UserUnlocked>(&answer);

@@ -242,16 +242,6 @@ namespace {
 
 constexpr std::size_t kMostHolders = 3;  // in one sentence
 
-// "locked by alice (since 2026-01-31T00:00:00Z): measuring"
-std::string locked_by(const wire::Refused& refused) {
-  std::string who = refused.holders.empty()
-                        ? "another user"
-                        : shown_user(refused.holders[0].user, refused.holders[0].scope);
-  return "locked by " + who +
-         (refused.since.empty() ? "" : " (since " + wire::printable(refused.since, 64) + ")") +
-         (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400));
-}
-
 // "'exec' in progress by alice"
 std::string in_progress(const std::vector<wire::Holder>& holders) {
   std::string text;
@@ -276,6 +266,15 @@ std::string running(const std::vector<wire::Holder>& holders) {
 }
 
 }  // namespace
+
+std::string locked_by(const wire::Refused& refused) {
+  std::string who = refused.holders.empty()
+                        ? "another user"
+                        : shown_user(refused.holders[0].user, refused.holders[0].scope);
+  return "locked by " + who +
+         (refused.since.empty() ? "" : " (since " + wire::printable(refused.since, 64) + ")") +
+         (refused.reason.empty() ? "" : ": " + wire::printable(refused.reason, 400));
+}
 
 UserError refused_error(const wire::Refused& refused, const std::string& box,
                         std::int64_t wait_seconds, const std::string& done) {

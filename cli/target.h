@@ -63,6 +63,9 @@ protocol::os::awaitable<void> aim_at(Context& context, Target& target, std::stri
 protocol::wire::LockRequested lock_request(const Context& context, const std::string& verb,
                                            const std::string& command, const std::string& box);
 
+// "locked by alice (since 2026-01-31T00:00:00Z): measuring": what a refusal says of a user lock.
+std::string locked_by(const protocol::wire::Refused& refused);
+
 inline constexpr const char* kNothingDone = "Nothing was sent or run.";
 
 // What to say of a lock that was not granted. `box`: as this user calls it. `wait_seconds`: as the
