@@ -148,7 +148,7 @@ void add_exposed(Grammar& grammar, std::vector<std::filesystem::path>& exposed) 
     if (v.empty() || v[0] != '/' || v.find('\0') != std::string::npos) {
       return misuse("--expose takes an absolute path, not " + v);
     }
-    exposed.push_back(v);
+    exposed.emplace_back(v);
     return {};
   };
 }

@@ -233,6 +233,7 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
   }
   cycle.exec = exec.message;
   cycle.streams = &streams;
+  std::string demanded = demanded_isolation(context, exec.target.config, exec.entry.key.box);
   std::optional<CycleOutcome> outcome;
   std::optional<BindFailed> gone;
   {
@@ -240,11 +241,8 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
                                 exec.message.terminal.has_value());
     SignalScope scope(context.signals, [&interruptions](int signal) { interruptions(signal); });
     try {
-      if (demands_isolation(context)) {
-        // Worth a round trip: nothing may run in another one.
-        wire::Bound bound = co_await client->bound();
-        require_isolation(context, bound);
-      }
+      // Worth a round trip: nothing may run in another one.
+      co_await require_isolation(context, *client, demanded);
       outcome = co_await client->run(origin, std::move(cycle));
     } catch (const BindFailed& failure) {
       gone = failure;

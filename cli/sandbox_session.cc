@@ -52,24 +52,34 @@ os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& context, Con
   co_return client;
 }
 
-bool demands_isolation(const Context& context) {
-  std::string wanted = context.arguments.value("isolation").value_or("");
-  return !wanted.empty() && wanted != "auto";
+std::string demanded_isolation(const Context& context, const Config& config,
+                               const std::string& box) {
+  if (auto named = context.arguments.value("isolation")) {
+    return *named == "auto" ? std::string() : *named;
+  }
+  bool ours = box == kLocalBox && context.environment.get("SANDBOX_ISOLATION") == "bwrap";
+  return ours && config.isolation != "none" ? "bwrap" : "";
 }
 
-void require_isolation(const Context& context, const wire::Bound& bound) {
-  std::string wanted = context.arguments.value("isolation").value_or("");
-  if (bound.isolation == wanted) {
-    return;
+os::awaitable<void> require_isolation(const Context& context, SessionClient& client,
+                                      std::string wanted) {
+  if (wanted.empty()) {
+    co_return;
   }
-  if (bound.isolation.empty()) {
+  wire::Bound bound = co_await client.bound();
+  bool named = context.arguments.has("isolation");
+  bool unknown = bound.isolation.empty();
+  if (bound.isolation == wanted || (unknown && !named)) {
+    co_return;
+  }
+  if (unknown) {
     throw UserError("agent",
                     "the agent is older than this and does not say what the sandbox " +
                         bound.sandbox + " runs in",
                     "Update it, or leave out --isolation. Nothing was run.");
   }
   throw UserError("arguments",
-                  "--isolation " + wanted + ", but the sandbox " + bound.sandbox +
+                  "isolation " + wanted + " is asked for, but the sandbox " + bound.sandbox +
                       " was made with isolation " + wire::printable(bound.isolation, 80),
                   "`sandbox exec --reset --isolation " + wanted +
                       " ...` makes a new one in its place. Nothing was run.");

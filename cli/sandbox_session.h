@@ -60,11 +60,14 @@ protocol::os::awaitable<std::unique_ptr<SessionClient>> bind_sandbox(Context& co
                                                                      const Entry& entry,
                                                                      const std::string& origin_id);
 
-// Whether the command line names the isolation that its sandbox is to have.
-bool demands_isolation(const Context& context);
-// Throws UserError when the sandbox, which was found and not made, runs in another one. Requires
-// demands_isolation().
-void require_isolation(const Context& context, const protocol::wire::Bound& bound);
+// What the user says that a sandbox has to run in, found or made: by --isolation, or on the local
+// box by SANDBOX_ISOLATION=bwrap, unless a trusted file says none. Empty: nothing.
+std::string demanded_isolation(const Context& context, const Config& config,
+                               const std::string& box);
+// Waits until the client is bound, if anything is wanted. Throws UserError when the sandbox runs in
+// something else, or --isolation was given and an older agent does not say; BindFailed.
+protocol::os::awaitable<void> require_isolation(const Context& context, SessionClient& client,
+                                                std::string wanted);
 
 // Says so when the sandbox was made with what the configuration file said then, and it says
 // something else now.

@@ -24,15 +24,15 @@ struct Found {
 };
 
 // Is the entry's sandbox still there? Says so, or forgets it.
-os::awaitable<bool> still_there(Context& context, Connection& connection, const Entry& entry) {
+os::awaitable<bool> still_there(Context& context, Connection& connection, const Entry& entry,
+                                const Config& config) {
   Entry asked = entry;
+  std::string demanded = demanded_isolation(context, config, asked.key.box);
   auto client = co_await bind_sandbox(context, connection, asked, std::string(kNoOrigin));
   std::optional<BindFailed> gone;
   try {
-    wire::Bound bound = co_await client->bound();
-    if (demands_isolation(context)) {
-      require_isolation(context, bound);
-    }
+    co_await client->bound();
+    co_await require_isolation(context, *client, demanded);
   } catch (const BindFailed& failure) {
     gone = failure;
   }
@@ -61,9 +61,8 @@ os::awaitable<Found> adopt(Context& context, const Target& target, std::string i
     throw UserError("agent", "there is no sandbox " + entry.id + " on the box " + entry.key.box,
                     "`sandbox list` shows them.");
   }
-  if (demands_isolation(context)) {
-    require_isolation(context, bound);
-  }
+  std::string demanded = demanded_isolation(context, target.config, entry.key.box);
+  co_await require_isolation(context, *client, demanded);
   co_await take_and_release(context, *client, "start", entry.key.box);
   co_await client->finish();
   Resolver resolver = make_resolver(context);
@@ -116,7 +115,7 @@ os::awaitable<Found> find_or_make(Context& context, const Target& target) {
       }
       co_return found;
     }
-    bool there = co_await still_there(context, *connection, resolved.entry);
+    bool there = co_await still_there(context, *connection, resolved.entry, target.config);
     if (there) {
       note_changed_config(context, target.config, resolved.entry);
       co_return found;

@@ -227,6 +227,9 @@ os::awaitable<std::string> BoxStarter::start(const Entry& wanted) {
   bool ended = false;
   try {
     bound = co_await client_->bound();
+    // An earlier start may have begun it.
+    std::string demanded = demanded_isolation(context_, target_.config, entry.key.box);
+    co_await require_isolation(context_, *client_, demanded);
     if (bound.state != "ready") {
       co_await set_up();
     }

@@ -207,6 +207,10 @@ TEST_CASE("a sandbox that has another isolation than is asked for runs nothing")
   CHECK(unheard.err.find("was made with isolation none") != std::string::npos);
   CHECK(!fs::exists(open.project() / "ran"));
   CHECK(open.run({"start", "--isolation", "bwrap"}).status == 255);
+  How strict;
+  strict.environment["SANDBOX_ISOLATION"] = "bwrap";
+  CHECK(open.run({"exec", "--", "touch", "ran"}, strict).status == 255);
+  CHECK(!fs::exists(open.project() / "ran"));
   // As it says.
   auto anew = open.run({"exec", "--reset", "--isolation", "bwrap", "--", "pwd"});
   INFO(anew.err);
