@@ -306,10 +306,10 @@ TEST_CASE("a sandbox without a network still has tunnels, into itself") {
   Isolated machine;
   config(machine, "network: none\n");
   if (!machine.works()) return;
-  auto served = machine.start({"exec", "--", "/usr/bin/python3", "-uc",
-                               "import socket; s = socket.create_server(('127.0.0.1', 0)); "
-                               "print(s.getsockname()[1], 'up'); "
-                               "c = s.accept()[0]; c.sendall(b'got ' + c.recv(5)); c.close()"});
+  const std::string server =
+      "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], 'up'); "
+      "c = s.accept()[0]; c.sendall(b'got ' + c.recv(5)); c.close()";
+  auto served = machine.start({"exec", "--", "/usr/bin/python3", "-uc", server});
   REQUIRE(served.out_has("up"));
   std::string port = served.out().substr(0, served.out().find(' '));
   test::write_text(machine.root() / "ssh_config",

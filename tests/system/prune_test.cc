@@ -8,6 +8,7 @@
 #include <boost/json.hpp>
 #include <chrono>
 #include <cstdio>
+#include <set>
 
 #include "protocol/os/clock.h"
 #include "protocol/os/flock.h"
@@ -333,10 +334,10 @@ TEST_CASE("read-only trees go, too", "[X6]") {
     WARN("skipped: another user than root cannot run the programs here");
     return;
   }
-  auto made =
-      other.run({"exec", "--json", "--", "sh", "-c",
-                 "mkdir -p ~/cache/a/b && touch ~/cache/a/b/file && chmod -R a-w ~/cache && "
-                 "chmod 000 ~/cache/a/b"});
+  const std::string fill =
+      "mkdir -p ~/cache/a/b && touch ~/cache/a/b/file && chmod -R a-w ~/cache && "
+      "chmod 000 ~/cache/a/b";
+  auto made = other.run({"exec", "--json", "--", "sh", "-c", fill});
   INFO(made.out << made.err);
   REQUIRE(made.status == 0);
   auto id = text(boost::json::parse(made.out).at("RunID"));
@@ -445,9 +446,9 @@ TEST_CASE("commits that were made in a sandbox and never pulled keep it") {
   Machine machine;
   machine.make_repository();
   auto id = text(json(machine.run({"start", "--json"})).at("RunID"));
-  auto victim = machine.start({"exec", "--", "sh", "-c",
-                               "git -c user.name=n -c user.email=e commit -q --allow-empty -m new; "
-                               "echo ready; sleep 600"});
+  const std::string commit =
+      "git -c user.name=n -c user.email=e commit -q --allow-empty -m new; echo ready; sleep 600";
+  auto victim = machine.start({"exec", "--", "sh", "-c", commit});
   REQUIRE(victim.out_has("ready"));
   victim.signal(SIGKILL);
   victim.wait();
