@@ -79,7 +79,8 @@ void supervisors(const std::string& mode, const fs::path& scratch, int rounds) {
   for (const char* part : {"workspace", "home", "logs"}) fs::create_directories(directory / part);
   test::Loop loop;
   agent::Supervisors all(
-      loop.executor(), [&](const fs::path& place) { return isolation.supervise(sandbox, place); },
+      loop.executor(), 1,
+      [&](const fs::path& place) { return isolation.supervise(sandbox, place); },
       [](const std::string&) {});
   Times times;
   for (int i = 0; i < rounds; ++i) {
