@@ -20,6 +20,7 @@ using protocol::wire::printable;
 namespace {
 
 constexpr std::int64_t kMost = std::int64_t{1} << 50;
+constexpr std::size_t kMostBytes = 1024 * 1024;  // of a file
 
 std::optional<std::int64_t> parse_whole(std::string_view text) {
   std::int64_t value = 0;
@@ -72,7 +73,7 @@ class Reader {
   [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what,
                          const std::string& next = {}) const {
     int line = mark.line < 0 ? 1 : mark.line + 1;
-    throw UserError("config", file_ + ":" + std::to_string(line) + ": " + what, next);
+    throw UserError("config", file_ + ":" + std::to_string(line) + ": " + what, next, kMisuse);
   }
 
   std::string text(const YAML::Node& node, const std::string& key) const {
@@ -237,13 +238,19 @@ Config parse_config(std::string_view text, const fs::path& file) {
   sha.update(text);
   config.sha256 = protocol::sync::to_hex(sha.finish().data(), 32);
   if (!protocol::wire::is_utf8(text)) {
-    throw UserError("config", file.string() + ":1: the file is not UTF-8 text");
+    throw UserError("config", file.string() + ":1: the file is not UTF-8 text", "Save it as UTF-8.",
+                    kMisuse);
   }
   try {
-    YAML::Node root = YAML::Load(std::string(text));
-    if (root.IsNull()) {
+    std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    if (documents.size() > 1) {
+      reader.fail(documents[1].Mark(), "a second document begins here, after `---`",
+                  "One file is one configuration: put the keys together, or leave the rest away.");
+    }
+    if (documents.empty() || documents.front().IsNull()) {
       return config;
     }
+    const YAML::Node& root = documents.front();
     if (!root.IsMap()) {
       reader.fail(root.Mark(), "the file must be a map of keys to values");
     }
@@ -262,14 +269,39 @@ Config parse_config(std::string_view text, const fs::path& file) {
   return config;
 }
 
+namespace {
+
+UserError unreadable(const protocol::wire::Failure& failure) {
+  std::string next;
+  int status = kMisuse;
+  switch (failure.code) {
+    case Errc::not_found:
+      next = "`sandbox init` writes one.";
+      break;
+    case Errc::denied:
+      next = "Make it readable for you, and the directories above it.";
+      status = kFailed;
+      break;
+    case Errc::refused:
+      next = "Move it away and let `sandbox init` write one, or name another before `--`.";
+      break;
+    case Errc::too_large:
+      next = "A configuration has 1 MiB at most: is it one?";
+      break;
+    default:
+      next = "Try again, or name another file before `--`.";
+      status = kFailed;
+  }
+  return UserError("config", "cannot read the configuration file " + failure.what, next, status);
+}
+
+}  // namespace
+
 Config load_config(const std::string& named, const fs::path& directory, const fs::path& root) {
   auto read = [](const fs::path& file) {
-    auto text = protocol::os::read_file(file, 1024 * 1024);
+    auto text = protocol::os::read_file(file, kMostBytes);
     if (!text) {
-      throw UserError(
-          "config",
-          "cannot read the configuration file " + file.string() + ": " + text.error().what,
-          "`sandbox init` writes one.", text.error().code == Errc::not_found ? kMisuse : kFailed);
+      throw unreadable(text.error());
     }
     return parse_config(*text, file);
   };
@@ -340,7 +372,7 @@ std::string next_step(const Config& config, const std::vector<Reach>& reaches) {
 }  // namespace
 
 Untrusted::Untrusted(const Config& of, std::vector<Reach> what)
-    : UserError("config", describe(of, what), next_step(of, what)),
+    : UserError("config", describe(of, what), next_step(of, what), kMisuse),
       config(of),
       reaches(std::move(what)) {}
 

@@ -13,6 +13,7 @@ std::string complaint(const std::string& text) {
     cli::parse_config(text, "/p/.sandbox.yml");
   } catch (const cli::UserError& error) {
     CHECK(error.origin == "config");
+    CHECK(error.status == cli::kMisuse);
     return error.what();
   }
   return "";
@@ -23,7 +24,19 @@ std::string refusal(const std::string& text, const cli::Consent& consent) {
   try {
     cli::apply_consent(config, consent);
   } catch (const cli::UserError& error) {
+    CHECK(error.status == cli::kMisuse);
     return std::string(error.what()) + " " + error.next;
+  }
+  return "";
+}
+
+// What loading DIRECTORY's configuration says to do next.
+std::string next_step(const std::filesystem::path& directory) {
+  try {
+    cli::load_config("", directory, directory);
+  } catch (const cli::UserError& error) {
+    CHECK(std::string(error.what()).find(directory / ".sandbox.yml") != std::string::npos);
+    return error.next;
   }
   return "";
 }
@@ -176,4 +189,21 @@ TEST_CASE("the file is looked for up to the project's root and no further") {
   CHECK_THROWS_AS(cli::load_config("nowhere.yml", top / "project", top / "project"),
                   cli::UserError);
   CHECK_THROWS_AS(cli::load_config("a", top / "project", top / "project"), cli::UserError);
+}
+
+TEST_CASE("a second document is refused, since half of the file would count for nothing") {
+  CHECK(
+      complaint("env: {A: b}\n---\nsetup: [make]\n").find("/p/.sandbox.yml:3: a second document") ==
+      0);
+  CHECK(complaint("env: {A: b}\n---\n").find("a second document") != std::string::npos);
+  CHECK(cli::parse_config("---\nsetup: make\n...\n", "/p/x").setup.size() == 1);
+}
+
+TEST_CASE("a file that cannot be read is told by what stands in its way") {
+  test::TemporaryDirectory temporary;
+  auto top = std::filesystem::canonical(temporary.path());
+  std::filesystem::create_directories(top / "directory/.sandbox.yml");
+  CHECK(next_step(top / "directory").find("Move it away") == 0);
+  write(top / "large/.sandbox.yml", std::string(1024 * 1024 + 1, '#'));
+  CHECK(next_step(top / "large").find("1 MiB at most") != std::string::npos);
 }

@@ -350,7 +350,7 @@ TEST_CASE("a configuration with a mistake names file and line") {
   machine.make_repository();
   write_text(machine.project() / ".sandbox.yml", "env: {}\nsetpu: x\n");
   auto ended = machine.exec("touch ran");
-  CHECK(ended.status == 255);
+  CHECK(ended.status == 2);
   CHECK(ended.err.find(".sandbox.yml:2: there is no key `setpu`") != std::string::npos);
   write_text(machine.project() / ".sandbox.yml", "box: rig1\n");
   CHECK(machine.exec("true").err.find(".sandbox.yml:1: `box`") != std::string::npos);
