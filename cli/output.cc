@@ -40,6 +40,21 @@ std::size_t code_points(std::string_view text) {
   }));
 }
 
+// What a box or another user said must not move the cursor, set a title or recolour: all but line
+// ends becomes visible.
+std::string shown(std::string_view text) {
+  std::string out;
+  for (;;) {
+    std::size_t end = std::min(text.find('\n'), text.size());
+    out += protocol::wire::printable(text.substr(0, end), std::string::npos);
+    if (end == text.size()) {
+      return out;
+    }
+    out += '\n';
+    text.remove_prefix(end + 1);
+  }
+}
+
 }  // namespace
 
 std::size_t terminal_columns(int fd) {
@@ -154,7 +169,7 @@ void Output::json_line(const boost::json::value& value) { line(answer_line(value
 void Output::note(std::string_view text) {
   if (!options_.json) {
     clear_transient();
-    to_stderr(std::string(text) + "\n");
+    to_stderr(shown(text) + "\n");
   }
 }
 
@@ -164,17 +179,17 @@ void Output::warn(std::string_view text) {
     return;
   }
   clear_transient();
-  to_stderr(paint("Warning:", "33", false) + " " + std::string(text) + "\n");
+  to_stderr(paint("Warning:", "33", false) + " " + shown(text) + "\n");
 }
 
 void Output::prompt(std::string_view text) {
   clear_transient();
-  to_stderr(std::string(text));
+  to_stderr(shown(text));
 }
 
 void Output::trace(std::string_view text) {
   clear_transient();
-  to_stderr(std::string(text) + "\n");
+  to_stderr(shown(text) + "\n");
 }
 
 void Output::error(const UserError& error) {
@@ -182,23 +197,23 @@ void Output::error(const UserError& error) {
   if (options_.json) {
     if (!options_.stdout_open ||
         write_all(options_.out_fd, answer_line(error_object(error)) + "\n") != 0) {
-      to_stderr("Error: " + std::string(error.what()) + "\n");
+      to_stderr("Error: " + shown(error.what()) + "\n");
     }
     return;
   }
   if (std::string_view(error.what()).empty()) {
     return;
   }
-  std::string text = paint("Error:", "31", false) + " " + error.what() + "\n";
+  std::string text = paint("Error:", "31", false) + " " + shown(error.what()) + "\n";
   if (!error.next.empty()) {
-    text += error.next + "\n";
+    text += shown(error.next) + "\n";
   }
   to_stderr(std::move(text));
 }
 
 void Output::transient(std::string_view text) {
   if (interactive()) {
-    write_all(options_.error_fd, "\r\x1b[K" + fit(text, columns()));
+    write_all(options_.error_fd, "\r\x1b[K" + fit(shown(text), columns()));
     transient_shown_ = true;
   }
 }

@@ -1,5 +1,8 @@
 // What the user sees of us: answers on stdout, everything else on stderr. Never the command's own
 // bytes (standard_streams.h). Knows colours, terminals and --json; does not know commands.
+//
+// What goes to stderr may hold words of a box or of another user, so control bytes in it become
+// visible (wire::printable); line ends stay. Whoever writes an answer makes such words printable.
 #pragma once
 
 #include <boost/json/value.hpp>

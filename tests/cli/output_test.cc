@@ -42,6 +42,28 @@ TEST_CASE("an error says what happened and what to do, on stderr") {
   CHECK(Captured::all(captured.out).empty());
 }
 
+TEST_CASE("no words of others on stderr reach the terminal as control bytes") {
+  const std::string forged = "text\x1b]0;title\x07\r\x9b";
+  const std::string shown = "text\\x1b]0;title\\x07\\r\\x9b";
+  cli::OutputOptions options;
+  options.stderr_is_terminal = true;
+  auto written = [&](auto&& write) {
+    Captured captured;
+    auto output = captured.output(options);
+    write(output);
+    return Captured::all(captured.error);
+  };
+  CHECK(written([&](cli::Output& output) { output.note(forged); }) == shown + "\n");
+  CHECK(written([&](cli::Output& output) { output.prompt(forged); }) == shown);
+  CHECK(written([&](cli::Output& output) { output.trace(forged); }) == shown + "\n");
+  CHECK(written([&](cli::Output& output) { output.transient(forged); }) == "\r\x1b[K" + shown);
+  CHECK(written([&](cli::Output& output) { output.warn(forged); }) ==
+        "\x1b[33mWarning:\x1b[0m " + shown + "\n");  // the colour is ours
+  CHECK(written([&](cli::Output& output) {
+          output.error(cli::UserError("box", forged, "First.\nThen " + forged));
+        }) == "\x1b[31mError:\x1b[0m " + shown + "\nFirst.\nThen " + shown + "\n");
+}
+
 TEST_CASE("with --json an error is one object on stdout, and notes are silent") {
   Captured captured;
   cli::OutputOptions options;
