@@ -2,11 +2,13 @@
 #include <utility>
 
 #include "cli/error.h"
+#include "cli/job_records.h"
 #include "cli/session_client.h"
 #include "cli/step_sender.h"
 #include "cli/stream_copies.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
+#include "protocol/wire/quoting.h"
 
 namespace cli {
 namespace os = protocol::os;
@@ -168,6 +170,11 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
   } else if (std::holds_alternative<wire::Started>(message)) {
     start_streams(flight);
   } else if (const auto* detached = std::get_if<wire::Detached>(&message)) {
+    if (!is_whole_job_id(detached->job)) {
+      throw out_of_step(session_->peer(), "the command runs detached, as the job `" +
+                                              wire::printable(detached->job, 80) +
+                                              "`, which is no id");
+    }
     outcome.job = detached->job;
     flight.settled = true;
     flight.finished = true;

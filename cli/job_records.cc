@@ -7,11 +7,13 @@
 
 #include "cli/error.h"
 #include "protocol/os/paths.h"
+#include "protocol/wire/quoting.h"
 
 namespace cli {
 namespace fs = std::filesystem;
 namespace json = boost::json;
 namespace os = protocol::os;
+namespace wire = protocol::wire;
 
 namespace {
 
@@ -49,7 +51,17 @@ bool is_job_id(const std::string& text) {
          text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
+bool is_whole_job_id(const std::string& text) {
+  return text.size() == kIdDigits && is_job_id(text);
+}
+
 void remember_job(const Paths& paths, const JobRecord& record) {
+  if (!is_whole_job_id(record.id)) {
+    throw UserError("storage",
+                    "cannot write down where the job runs: `" + wire::printable(record.id, 80) +
+                        "` is no job's id",
+                    "`sandbox jobs --box " + record.box + "` shows those there are.");
+  }
   json::object object;
   object["box"] = record.box;
   object["sandbox"] = record.sandbox;
@@ -72,8 +84,7 @@ std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& be
   std::error_code error;
   for (const auto& file : fs::directory_iterator(paths.jobs(), error)) {
     std::string id = file.path().filename().string();
-    if (id.size() != kIdDigits || !is_job_id(id) ||
-        id.compare(0, beginning.size(), beginning) != 0) {
+    if (!is_whole_job_id(id) || id.compare(0, beginning.size(), beginning) != 0) {
       continue;
     }
     auto text = os::read_file(file.path(), kMostBytes);

@@ -24,7 +24,10 @@ inline constexpr std::size_t kMostKept = 500;
 // Lower-case hex digits, 4 to 32 of them: an id, or how one begins.
 bool is_job_id(const std::string& text);
 
-// Throws UserError.
+// A whole id, as agents make them.
+bool is_whole_job_id(const std::string& text);
+
+// Throws UserError, also for an id that is none: it becomes the file's name.
 void remember_job(const Paths& paths, const JobRecord& record);
 
 // Those whose id begins so; with nothing, all. One that cannot be read is passed over.

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "cli/error.h"
+#include "cli/ids.h"
 #include "cli/result_receiver.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
@@ -57,6 +58,12 @@ void SessionClient::create(const wire::Create& create) {
 
 void SessionClient::on_session_message(const wire::Message& message) {
   if (const auto* bound = std::get_if<wire::Bound>(&message)) {
+    if (!bound->agent.empty() && !is_plain_id(bound->agent)) {
+      throw UserError("agent",
+                      session_->peer() + " broke the protocol: `" +
+                          wire::printable(bound->agent, 80) + "` is no agent's id",
+                      "Is that a box's agent? Nothing was sent or run.");
+    }
     bound_ = *bound;
     session_->start_heartbeat(std::chrono::seconds(bound->ttl_seconds));
     if (check_bound_) {

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "cli/error.h"
+#include "cli/ids.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/beneath.h"
 #include "protocol/os/paths.h"
@@ -34,12 +35,6 @@ UserError unusable(const std::string& sandbox, const std::string& why) {
   return UserError("storage", "cannot take the session lock of the sandbox " + sandbox + ": " + why,
                    "Make that directory writable, or set SANDBOX_STATE_DIR to one that is. Nothing "
                    "was sent or run.");
-}
-
-// Ids become names of files, and boxes say what they like.
-bool is_plain(const std::string& id) {
-  return !id.empty() && id.size() <= protocol::wire::kMaxNameBytes &&
-         id.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz-_") == std::string::npos;
 }
 
 json::object encode(const LocalSession& session) {
@@ -123,7 +118,7 @@ os::awaitable<std::unique_ptr<SessionLock>> SessionLocks::hold(os::executor exec
                                                                Output& output,
                                                                LocalSession wanted) const {
   LocalSession session = std::move(wanted);
-  if (!is_plain(session.sandbox)) {
+  if (!is_plain_id(session.sandbox)) {
     throw unusable(protocol::wire::printable(session.sandbox, 80), "that is no sandbox's id");
   }
   fs::path file = lock_file(session.sandbox);
@@ -142,7 +137,7 @@ os::awaitable<std::unique_ptr<SessionLock>> SessionLocks::hold(os::executor exec
 }
 
 bool SessionLocks::in_use(const std::string& sandbox) const {
-  if (!is_plain(sandbox)) {
+  if (!is_plain_id(sandbox)) {
     return false;
   }
   auto held = os::FileLock::is_held(lock_file(sandbox));
@@ -151,7 +146,7 @@ bool SessionLocks::in_use(const std::string& sandbox) const {
 
 os::awaitable<std::optional<os::FileLock>> SessionLocks::take(os::executor executor,
                                                               std::string sandbox) const {
-  if (!is_plain(sandbox)) {
+  if (!is_plain_id(sandbox)) {
     throw unusable(protocol::wire::printable(sandbox, 80), "that is no sandbox's id");
   }
   make_directory();

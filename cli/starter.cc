@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "cli/ids.h"
 #include "cli/interruptions.h"
 #include "cli/report.h"
 #include "cli/sandbox_session.h"
@@ -299,7 +300,7 @@ os::awaitable<std::optional<Unrecorded>> BoxStarter::find_unrecorded(
   const auto* agent = std::get_if<wire::Info>(&info);
   const auto* all = std::get_if<wire::Sandboxes>(&listed);
   std::string used_at;
-  if (agent != nullptr && all != nullptr) {
+  if (agent != nullptr && is_plain_id(agent->agent) && all != nullptr) {
     for (const auto& one : all->sandboxes) {
       if (one.state == "ready" && one.project == entry.key.project &&
           one.branch == entry.key.branch && one.config == entry.key.config &&

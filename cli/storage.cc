@@ -96,7 +96,7 @@ json::object encode(const Entry& entry) {
   out["branch"] = bytes_value(entry.key.branch);
   out["config"] = bytes_value(entry.key.config);
   out["state"] = text(entry.state);
-  out["agent"] = entry.agent;
+  out["agent"] = bytes_value(entry.agent);
   if (!entry.failure.empty()) {
     out["failure"] = bytes_value(entry.failure);
   }
@@ -330,7 +330,14 @@ std::unique_ptr<LockedStorage> Storage::read(os::FileLock lock) const {
     throw unusable(file_, aside.error());
   }
   storage->damaged_ = *aside;
-  storage->save();
+  try {
+    storage->save();
+  } catch (const UserError& error) {
+    throw UserError(
+        error.origin,
+        std::string(error.what()) + "; it was damaged, and is kept as " + aside->string(),
+        error.next, error.status);
+  }
   return storage;
 }
 

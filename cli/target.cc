@@ -3,6 +3,7 @@
 #include "cli/boxes.h"
 #include "cli/ci_identity.h"
 #include "cli/duration.h"
+#include "cli/ids.h"
 #include "cli/trusted_configs.h"
 #include "cli/waiting_line.h"
 #include "protocol/os/offload.h"
@@ -179,8 +180,7 @@ os::awaitable<void> adopt_detached(Context& context, const Target& target) {
 
 os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id) {
   Resolver resolver = make_resolver(context);
-  if (id.empty() || id.size() > wire::kMaxNameBytes ||
-      id.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz-_") != std::string::npos) {
+  if (!is_plain_id(id)) {
     throw UserError("arguments", "`" + wire::printable(id, 80) + "` is no sandbox's id",
                     "`sandbox list` shows them.", kMisuse);
   }

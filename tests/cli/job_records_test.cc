@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "cli/error.h"
 #include "tests/support/catch.h"
 #include "tests/support/temporary_directory.h"
 
@@ -73,4 +74,18 @@ TEST_CASE("an id is 4 to 32 hex digits") {
     CHECK_FALSE(cli::is_job_id(wrong));
   }
   CHECK_FALSE(cli::is_job_id(std::string(33, 'f')));
+}
+
+TEST_CASE("nothing but a whole id becomes a file's name") {
+  Home home;
+  for (const std::string& wrong :
+       {std::string("../x"), (home.directory / "x").string(), std::string(31, 'a'),
+        std::string(30, 'a') + "/b", std::string(32, 'A'), std::string()}) {
+    INFO(wrong);
+    CHECK_FALSE(cli::is_whole_job_id(wrong));
+    CHECK_THROWS_AS(cli::remember_job(home.paths, {wrong, "rig", "", "", ""}), cli::UserError);
+  }
+  CHECK_FALSE(fs::exists(home.directory / "x"));
+  CHECK_FALSE(fs::exists(home.paths.state / "x"));
+  CHECK(cli::remembered_jobs(home.paths, "").empty());
 }

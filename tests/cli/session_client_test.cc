@@ -176,6 +176,7 @@ struct World {
     CHECK(bind.sandbox == "sandbox");
     wire::Bound bound;
     bound.sandbox = bind.sandbox;
+    bound.agent = agent_id;
     bound.ttl_seconds = 1800;
     agent->say(bound);
     co_await script(*agent);
@@ -195,6 +196,7 @@ struct World {
   Streams streams{loop.executor()};
   std::unique_ptr<Agent> agent;
   std::unique_ptr<cli::SessionClient> client;
+  std::string agent_id = "0123456789abcdef0123456789abcdef";
   bool done = false;
 };
 
@@ -278,6 +280,29 @@ TEST_CASE("a detached command is the last step, and leaves the lock to its job")
   CHECK(outcome.all_brought_back());
   CHECK_FALSE(world.streams.began);
   CHECK(world.agent->seen.back() == "exec");
+}
+
+TEST_CASE("a detached job's id is looked at, since it becomes a file's name") {
+  World world;
+  auto cycle = world.cycle();
+  cycle.exec->detach = true;
+  CHECK_THROWS_WITH(world.run(
+                        [](Agent& agent) -> os::awaitable<void> {
+                          co_await agent.expect<wire::Exec>();
+                          agent.say(wire::Granted{});
+                          agent.say(wire::Applied{"snapshot1", "", {}, {}});
+                          agent.say(wire::Detached{"../../x"});
+                        },
+                        std::move(cycle)),
+                    Catch::Contains("`../../x`, which is no id"));
+}
+
+TEST_CASE("an agent's id is looked at before it is kept") {
+  World world;
+  world.agent_id = "../\xff";
+  CHECK_THROWS_WITH(
+      world.run([](Agent& agent) -> os::awaitable<void> { co_await agent.expect<wire::Exec>(); }),
+      Catch::Contains("is no agent's id"));
 }
 
 TEST_CASE("an agent that cannot detach is told from one that can") {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <functional>
 #include <sstream>
 
 #include "cli/error.h"
@@ -47,6 +48,7 @@ TEST_CASE("entries survive writing and reading, whatever their bytes") {
   second.key.project = "/p\xfe";
   second.state = cli::EntryState::failed;
   second.failure = "setup `x` failed";
+  second.agent = "\xff";
   second.ending = {"c", "d"};
   auto read = cli::decode_storage(cli::encode_storage({first, second}));
   REQUIRE(read);
@@ -56,6 +58,7 @@ TEST_CASE("entries survive writing and reading, whatever their bytes") {
   CHECK((*read)[1].key == second.key);
   CHECK((*read)[1].state == cli::EntryState::failed);
   CHECK((*read)[1].failure == second.failure);
+  CHECK((*read)[1].agent == second.agent);
   CHECK((*read)[1].ending == second.ending);
 }
 
@@ -149,6 +152,40 @@ TEST_CASE("a newer file is left as it is") {
   CHECK(content(file) == "{\"version\":7}");
 }
 
+namespace {
+
+// Runs `work` where no file can grow, and returns what it complained of.
+std::string on_full_disk(const std::function<void()>& work) {
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit all{};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &all) == 0);
+  rlimit none{8, all.rlim_max};  // bytes: no file of ours is as short
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &none) == 0);
+  std::string said;
+  try {
+    work();
+  } catch (const cli::UserError& error) {
+    said = std::string(error.what()) + " " + error.next;
+  }
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &all) == 0);
+  return said;
+}
+
+}  // namespace
+
+TEST_CASE("a damaged file that was moved on a full disk is named, since no other word will be") {
+  test::TemporaryDirectory directory;
+  fs::path file = directory / "state/sandboxes.json";
+  fs::create_directories(file.parent_path());
+  fs::permissions(file.parent_path(), fs::perms::owner_all);
+  std::ofstream(file) << "not json at all";
+  cli::Storage storage(file);
+  std::string said = on_full_disk([&] { storage.try_lock(); });
+  CHECK(said.find(file.string() + ".damaged-1") != std::string::npos);
+  CHECK(said.find("Free some space") != std::string::npos);
+  CHECK(content(file.string() + ".damaged-1") == "not json at all");
+}
+
 TEST_CASE("on a full disk saving says so and loses nothing") {
   test::TemporaryDirectory directory;
   fs::path file = directory / "state/sandboxes.json";
@@ -161,20 +198,7 @@ TEST_CASE("on a full disk saving says so and loses nothing") {
   std::string before = content(file);
   auto locked = storage.try_lock();
   locked->entries().clear();
-  std::string said;
-  {
-    ::signal(SIGXFSZ, SIG_IGN);
-    rlimit all{};
-    REQUIRE(::getrlimit(RLIMIT_FSIZE, &all) == 0);
-    rlimit none{8, all.rlim_max};  // bytes: no file of ours is as short
-    REQUIRE(::setrlimit(RLIMIT_FSIZE, &none) == 0);
-    try {
-      locked->save();
-    } catch (const cli::UserError& error) {
-      said = std::string(error.what()) + " " + error.next;
-    }
-    REQUIRE(::setrlimit(RLIMIT_FSIZE, &all) == 0);
-  }
+  std::string said = on_full_disk([&] { locked->save(); });
   CHECK(said.find("sandboxes.json") != std::string::npos);
   CHECK(said.find("Free some space") != std::string::npos);
   CHECK(content(file) == before);
