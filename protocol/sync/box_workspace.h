@@ -49,8 +49,10 @@ class BoxWorkspace : public Workspace {
       : options_(std::move(options)),
         git_(std::move(git)),
         root_(std::move(root)),
-        store_(std::move(store)),
-        state_(load_state(state_file())) {
+        store_(std::move(store)) {
+    LoadedState loaded = load_state(state_file());
+    state_ = std::move(loaded.state);
+    damaged_ = loaded.damaged.filename().native();
     open_cache();
   }
 
@@ -112,6 +114,8 @@ class BoxWorkspace : public Workspace {
   std::unique_ptr<ObjectStore> store_;
   std::optional<WorkTree> cache_;
   WorkspaceState state_;
+  std::string
+      damaged_;  // name of a damaged state that was put aside and that no answer has told of
 };
 
 }  // namespace protocol::sync

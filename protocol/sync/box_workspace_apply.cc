@@ -159,6 +159,12 @@ result<wire::Applied> BoxWorkspace::apply(const std::string& origin, const wire:
   state_ = std::move(state);
   auto saved = save_state(state_file(), state_);
   if (!saved) return saved.error();
+  if (!damaged_.empty()) {
+    answer.left_out.push_back(
+        {std::exchange(damaged_, {}),
+         "the box's record of this sandbox was damaged and is kept so beside its store; every file "
+         "was looked at anew"});
+  }
   return answer;
 }
 

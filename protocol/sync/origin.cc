@@ -36,22 +36,36 @@ bool is_sandbox_name(const std::string& name) {
          name.find('/') == std::string::npos && is_ref_name("refs/sandboxes/" + name);
 }
 
-// Made once. Two processes that start at the same time agree on one.
+// Made once. Two processes that start at the same time agree on one. A damaged one is not replaced:
+// what boxes keep for this work tree is known by it.
 result<std::string> read_or_make_id(const fs::path& store) {
   fs::path file = store / "id";
-  auto read = [&]() -> std::string {
+  auto read = [&]() -> result<std::string> {
     auto text = os::read_file(file, 256);
-    std::string id = text ? text->substr(0, text->find('\n')) : std::string();
-    return is_id(id, 32) ? id : std::string();
+    if (!text) return text.error();
+    std::string id = text->substr(0, text->find('\n'));
+    if (!is_id(id, 32)) return Failure(Errc::bad_input, file.native() + ": damaged");
+    return id;
   };
-  if (std::string id = read(); !id.empty()) return id;
+  auto known = read();
+  if (known || known.error().code != Errc::not_found) return known;
   auto lock = os::FileLock::lock(store / "id.lock", os::FileLock::Kind::exclusive);
   if (!lock) return lock.error();
-  if (std::string id = read(); !id.empty()) return id;
+  known = read();
+  if (known || known.error().code != Errc::not_found) return known;
   std::string id = os::random_hex(32);
   auto written = os::write_file(file, id + "\n");
   if (!written) return written.error();
   return id;
+}
+
+void name_damaged(const UnwrittenRecord& record, MergeReport& report) {
+  if (!record.damaged.empty()) {
+    report.refused.push_back(
+        {record.damaged.native(),
+         "the record of what could not be written here was damaged and is kept so; the files are "
+         "under refs/kept/ of the store beside it"});
+  }
 }
 
 }  // namespace
@@ -327,7 +341,9 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
     report.already = true;
     return report;
   }
-  auto unwritten = read_unwritten(unwritten_file(sandbox));
+  auto record = read_unwritten(unwritten_file(sandbox));
+  if (!record) return record.error();
+  std::vector<Unwritten>& unwritten = record->all;
   const bool had_any = !unwritten.empty();
   auto report = with_context([&](const MergeContext& context) {
     return merge_result(context, before, result, unwritten);
@@ -340,6 +356,7 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
     if (ours && !result.base.empty() && !here) return Failure(Errc::not_found, report.error().what);
   }
   if (!report) return report;
+  name_damaged(*record, *report);
   // First: what is recorded as merged is not asked for again.
   if (had_any || !unwritten.empty()) {
     auto kept = write_unwritten(unwritten_file(sandbox), unwritten);
@@ -354,8 +371,14 @@ result<MergeReport> WorkTreeOrigin::merge_unwritten(const std::string& sandbox) 
   if (!is_sandbox_name(sandbox)) return MergeReport();
   auto lock = store_.lock();
   if (!lock) return lock.error();
-  auto unwritten = read_unwritten(unwritten_file(sandbox));
-  if (unwritten.empty()) return MergeReport();
+  auto record = read_unwritten(unwritten_file(sandbox));
+  if (!record) return record.error();
+  std::vector<Unwritten>& unwritten = record->all;
+  if (unwritten.empty()) {
+    MergeReport nothing;
+    name_damaged(*record, nothing);
+    return nothing;
+  }
   auto report = with_context([&](const MergeContext& context) {
     return protocol::sync::merge_unwritten(context, unwritten);
   });

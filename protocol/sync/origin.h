@@ -41,7 +41,8 @@ struct MergeReport {
   };
   std::vector<Conflict> conflicts;     // ours stayed
   std::vector<wire::LeftOut> refused;  // paths that were not written: escapes, .git, folding names,
-                                       // unwritable; their content stays in the store
+                                       // unwritable; their content stays in the store. Also
+                                       // a damaged record of earlier such ones
   std::vector<std::string> commits;    // refs/sandbox/... made for commits from the sandbox
   // Where the files of a result that was not merged completely are kept: a commit with those that
   // it made or changed, and the git directory that has it. Empty when it was.
@@ -58,7 +59,8 @@ struct MergeReport {
 
 class Origin {
  public:
-  // Errc::unsupported (git missing or older than 2.39), not_found, denied, io.
+  // Errc::unsupported (git missing or older than 2.39), not_found, denied, io; bad_input for a
+  // damaged id, which is left as it is.
   static result<std::unique_ptr<Origin>> open(OriginOptions options);
   virtual ~Origin() = default;
 

@@ -16,8 +16,13 @@ struct Unwritten {
   std::string result;  // the commit that has it
 };
 
-// Nothing for a file that is not there or is damaged.
-std::vector<Unwritten> read_unwritten(const std::filesystem::path& file);
+struct UnwrittenRecord {
+  std::vector<Unwritten> all;
+  std::filesystem::path damaged;  // where a damaged file was put aside; empty: it was none
+};
+
+// Nothing for a file that is not there. Errc::denied, io.
+result<UnwrittenRecord> read_unwritten(const std::filesystem::path& file);
 // On the disk when it returns. Nothing: the file goes.
 result<void> write_unwritten(const std::filesystem::path& file, const std::vector<Unwritten>& all);
 

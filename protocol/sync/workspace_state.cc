@@ -1,10 +1,12 @@
 #include "protocol/sync/workspace_state.h"
 
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <variant>
 
 #include "protocol/os/beneath.h"
+#include "protocol/os/set_aside.h"
 
 namespace protocol::sync {
 
@@ -28,16 +30,11 @@ std::string_view take_word(std::string_view& line) {
   return word;
 }
 
-}  // namespace
-
-WorkspaceState load_state(const std::filesystem::path& file) {
+// std::nullopt: damaged.
+std::optional<WorkspaceState> parse(std::string_view rest) {
   WorkspaceState state;
-  auto directory = os::Beneath::open(file.parent_path());
-  if (!directory) return state;
-  auto text = directory->read_file(file.filename().native(), kMaxState);
-  if (!text) return state;
   bool complete = false;
-  std::string_view rest = *text, line;
+  std::string_view line;
   while (take_line(rest, line)) {
     std::string_view key = take_word(line);
     if (key == "origin") {
@@ -64,13 +61,32 @@ WorkspaceState load_state(const std::filesystem::path& file) {
       state.merged[std::string(origin)] = line;
     } else if (key == "sync") {
       auto message = wire::decode(line);
-      if (!message || !std::holds_alternative<wire::SyncStart>(*message)) return {};
+      if (!message || !std::holds_alternative<wire::SyncStart>(*message)) return std::nullopt;
       state.sync = std::get<wire::SyncStart>(*std::move(message));
     } else if (key == "end") {
       complete = true;
     }
   }
-  return complete ? state : WorkspaceState{};
+  if (!complete) return std::nullopt;
+  return state;
+}
+
+}  // namespace
+
+LoadedState load_state(const std::filesystem::path& file) {
+  LoadedState loaded;
+  auto directory = os::Beneath::open(file.parent_path());
+  if (!directory) return loaded;
+  auto text = directory->read_file(file.filename().native(), kMaxState);
+  if (!text && text.error().code == wire::Errc::not_found) return loaded;
+  std::optional<WorkspaceState> state;
+  if (text) state = parse(*text);
+  if (state) {
+    loaded.state = std::move(*state);
+  } else if (auto aside = os::set_aside(file)) {
+    loaded.damaged = std::move(*aside);
+  }
+  return loaded;
 }
 
 result<void> save_state(const std::filesystem::path& file, const WorkspaceState& state) {

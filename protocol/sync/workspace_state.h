@@ -1,6 +1,5 @@
 // What the box's end remembers of its workspace between calls, in one small file of the store.
-// Written in one step; a file that is missing or damaged is an empty state: the next apply then
-// looks at everything anew.
+// Written in one step. Without one the next apply looks at everything anew.
 #pragma once
 
 #include <filesystem>
@@ -28,7 +27,11 @@ struct WorkspaceState {
   std::map<std::string, std::string> merged;
 };
 
-WorkspaceState load_state(const std::filesystem::path& file);
+struct LoadedState {
+  WorkspaceState state;           // empty for a file that is missing or damaged
+  std::filesystem::path damaged;  // where a damaged one was put aside; empty: it was none
+};
+LoadedState load_state(const std::filesystem::path& file);
 result<void> save_state(const std::filesystem::path& file, const WorkspaceState& state);
 
 }  // namespace protocol::sync
