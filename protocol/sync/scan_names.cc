@@ -137,7 +137,9 @@ void Listing::gather(NameSource::Names names) {
   auto add = [&](CachedName name) {
     if (!seen.insert(name.path).second) return;
     if (std::string why = refuse_to_carry(name.path); !why.empty()) {
-      if (!has_own_name(name.path)) listing_.left_out.push_back({name.path, why});
+      // Ours come and go beside the user's; one that the user tracks is the user's.
+      if (!has_own_name(name.path) || name.recorded_mode != 0)
+        listing_.left_out.push_back({name.path, why});
       if (name.recorded_mode == 0) return;
       name.refused = true;
     }

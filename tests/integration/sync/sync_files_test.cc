@@ -191,12 +191,15 @@ TEST_CASE("what cannot be carried is named") {
   write_file(root / ".GIT/config", "x");
   write_file(root / "sub/git~1/x", "x");
   write_file(root / "note.txt.sandbox-conflict", "theirs");
+  write_file(root / "tracked.sandbox-conflict", "the user's");
+  git_out(root, {"add", "tracked.sandbox-conflict"});
   fs::create_directories(root / "empty/directory");
   for (int i = 0; i < 2; ++i) {
     auto snapshot = laptop.snapshot();
     CHECK(names(snapshot, "pipe", "pipe"));
     CHECK(names(snapshot, "only/special/pipe", "pipe"));
     CHECK(names(snapshot, "file"));
+    CHECK(names(snapshot, "tracked.sandbox-conflict"));
     CHECK(names(snapshot, "sock", "socket"));
     CHECK(names(snapshot, ".GIT/config", ".git"));
     CHECK(names(snapshot, "sub/git~1/x", ".git"));
