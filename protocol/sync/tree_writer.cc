@@ -18,7 +18,9 @@ using wire::Failure;
 
 namespace {
 
-constexpr std::size_t kBatch = 400;   // files that are staged before they are put in place
+// Files that are staged before they are put in place. Each batch that has to be on the disk costs
+// one sync of the whole file system, which takes seconds where others write to it, too.
+constexpr std::size_t kBatch = 4000;
 constexpr std::size_t kSyncEach = 8;  // above this many, one sync of the file system is cheaper
 
 // The permissions of a file that replaces `old`: what git does not record stays as it was.

@@ -220,6 +220,30 @@ TEST_CASE("a linked worktree is a work tree") {
   laptop.check_sendable(scratch, snapshot);
 }
 
+TEST_CASE("what a sandbox commits comes back to a linked worktree, under refs/sandbox alone") {
+  Scratch scratch;
+  make_repository(scratch / "main");
+  git_out(scratch / "main",
+          {"worktree", "add", "-q", "-b", "linked", (scratch / "laptop").native()});
+  TwoEnds ends(scratch);
+  const std::string head = git_out(ends.laptop(), {"rev-parse", "HEAD"});
+  const std::string main = git_out(scratch / "main", {"rev-parse", "HEAD"});
+  ends.push();
+  write_file(ends.box() / "made", "there\n");
+  git_out(ends.box(), {"add", "made"});
+  git_out(ends.box(), {"commit", "-q", "-m", "in the sandbox"});
+  const std::string made = git_out(ends.box(), {"rev-parse", "HEAD"});
+  auto report = ends.pull();
+  REQUIRE(report);
+  CHECK(report->complete());
+  CHECK(report->commits == std::vector<std::string>{"refs/sandbox/linked"});
+  CHECK(read_file(ends.laptop() / "made") == "there\n");
+  CHECK(git_out(ends.laptop(), {"rev-parse", "refs/sandbox/linked"}) == made);
+  CHECK(git_out(ends.laptop(), {"rev-parse", "HEAD"}) == head);
+  CHECK(git_out(scratch / "main", {"rev-parse", "HEAD"}) == main);
+  CHECK(git_out(scratch / "main", {"status", "--porcelain"}).empty());
+}
+
 TEST_CASE("sparse paths are carried as the index has them") {
   Scratch scratch;
   Laptop laptop(scratch);
