@@ -152,7 +152,7 @@ os::awaitable<void> rename_on_record(Context& context, std::string from, std::st
   if (changed) {
     storage->save();
   }
-  for (JobRecord& job : remembered_jobs(context.paths, "")) {
+  for (JobRecord& job : remembered_jobs(context.paths, "", context.output)) {
     if (job.box == from) {
       job.box = to;
       remember_job(context.paths, job);

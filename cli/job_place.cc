@@ -15,7 +15,7 @@ JobPlace find_job(const Context& context, const std::string& id) {
                     "`sandbox jobs` shows those there are.", kMisuse);
   }
   auto named = context.arguments.value("box");
-  std::vector<JobRecord> records = remembered_jobs(context.paths, id);
+  std::vector<JobRecord> records = remembered_jobs(context.paths, id, context.output);
   if (named) {
     std::erase_if(records, [&named](const JobRecord& record) { return record.box != *named; });
   }

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "cli/error.h"
+#include "cli/json_bytes.h"
 #include "protocol/os/paths.h"
+#include "protocol/os/set_aside.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {
@@ -22,7 +25,23 @@ constexpr std::size_t kIdDigits = 32;
 
 std::string member(const json::object& object, const char* name) {
   const json::value* value = object.if_contains(name);
-  return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
+  return value == nullptr ? std::string() : bytes_of(*value).value_or("");
+}
+
+// std::nullopt: damaged.
+std::optional<JobRecord> parse(const std::string& id, const std::string& text) {
+  boost::system::error_code error;
+  json::value value = json::parse(text, error);
+  if (error || !value.is_object()) {
+    return std::nullopt;
+  }
+  const json::object& object = value.get_object();
+  JobRecord record{id, member(object, "box"), member(object, "sandbox"), member(object, "project"),
+                   member(object, "command")};
+  if (record.box.empty()) {
+    return std::nullopt;
+  }
+  return record;
 }
 
 // The oldest beyond kMostKept go. Whoever else does the same at this moment does no harm.
@@ -63,10 +82,10 @@ void remember_job(const Paths& paths, const JobRecord& record) {
                     "`sandbox jobs --box " + record.box + "` shows those there are.");
   }
   json::object object;
-  object["box"] = record.box;
+  object["box"] = bytes_value(record.box);
   object["sandbox"] = record.sandbox;
-  object["project"] = record.project;
-  object["command"] = record.command;
+  object["project"] = bytes_value(record.project);
+  object["command"] = bytes_value(record.command);
   auto written = os::make_private_directory(paths.jobs());
   if (written) {
     written = os::write_file(paths.jobs() / record.id, json::serialize(object) + "\n");
@@ -79,8 +98,8 @@ void remember_job(const Paths& paths, const JobRecord& record) {
   forget_oldest(paths.jobs());
 }
 
-std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& beginning) {
-  std::vector<JobRecord> found;
+RememberedJobs remembered_jobs(const Paths& paths, const std::string& beginning) {
+  RememberedJobs found;
   std::error_code error;
   for (const auto& file : fs::directory_iterator(paths.jobs(), error)) {
     std::string id = file.path().filename().string();
@@ -88,22 +107,33 @@ std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& be
       continue;
     }
     auto text = os::read_file(file.path(), kMostBytes);
-    if (!text) {
+    if (!text && text.error().code == wire::Errc::not_found) {
+      continue;  // another command has just forgotten it
+    }
+    std::optional<JobRecord> record;
+    if (text) {
+      record = parse(id, *text);
+    }
+    if (record) {
+      found.jobs.push_back(std::move(*record));
       continue;
     }
-    json::value value = json::parse(*text, error);
-    if (error || !value.is_object()) {
-      error.clear();
-      continue;
-    }
-    const json::object& object = value.get_object();
-    JobRecord record{id, member(object, "box"), member(object, "sandbox"),
-                     member(object, "project"), member(object, "command")};
-    if (!record.box.empty()) {
-      found.push_back(std::move(record));
-    }
+    auto aside = os::set_aside(file.path());
+    found.damaged.push_back(
+        "the record of the job " + id + " is damaged" +
+        (aside ? ", and kept as " + aside->string() : ": " + aside.error().what) +
+        "; `sandbox attach --box BOX " + id + "` finds the job all the same");
   }
   return found;
+}
+
+std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& beginning,
+                                       Output& output) {
+  RememberedJobs found = remembered_jobs(paths, beginning);
+  for (const auto& text : found.damaged) {
+    output.warn(text);
+  }
+  return std::move(found.jobs);
 }
 
 }  // namespace cli

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/environment.h"
+#include "cli/output.h"
 
 namespace cli {
 
@@ -30,7 +31,16 @@ bool is_whole_job_id(const std::string& text);
 // Throws UserError, also for an id that is none: it becomes the file's name.
 void remember_job(const Paths& paths, const JobRecord& record);
 
-// Those whose id begins so; with nothing, all. One that cannot be read is passed over.
-std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& beginning);
+struct RememberedJobs {
+  std::vector<JobRecord> jobs;
+  std::vector<std::string>
+      damaged;  // a sentence for each that was put aside: what, where, what now
+};
+
+// Those whose id begins so; with nothing, all. A damaged one is put aside as ID.damaged-N.
+RememberedJobs remembered_jobs(const Paths& paths, const std::string& beginning);
+// The same; what was put aside is warned of.
+std::vector<JobRecord> remembered_jobs(const Paths& paths, const std::string& beginning,
+                                       Output& output);
 
 }  // namespace cli

@@ -34,7 +34,7 @@ std::set<std::string> boxes_to_ask(const Context& context) {
   }
   std::vector<Box> known = read_boxes(context.paths);
   std::set<std::string> boxes{kLocalBox};
-  for (const auto& record : remembered_jobs(context.paths, {})) {
+  for (const auto& record : remembered_jobs(context.paths, {}, context.output)) {
     if (find_name(known, record.box) != nullptr || parse_address(record.box)) {
       boxes.insert(record.box);
     }

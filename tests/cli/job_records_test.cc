@@ -24,32 +24,41 @@ std::string id_of(std::size_t number) {
 
 TEST_CASE("a remembered job is found by how its id begins") {
   Home home;
-  cli::JobRecord job{std::string(32, 'a'), "rig", std::string(32, '1'), "/p", "make test"};
+  cli::JobRecord job{std::string(32, 'a'), "rig", std::string(32, '1'), "/p\xff", "make test"};
   cli::remember_job(home.paths, job);
   cli::remember_job(home.paths, {std::string(32, 'b'), "local", "", "", ""});
-  auto found = cli::remembered_jobs(home.paths, "aaaa");
+  auto found = cli::remembered_jobs(home.paths, "aaaa").jobs;
   REQUIRE(found.size() == 1);
   CHECK(found[0].id == job.id);
   CHECK(found[0].box == "rig");
   CHECK(found[0].sandbox == job.sandbox);
-  CHECK(found[0].project == "/p");
+  CHECK(found[0].project == "/p\xff");
   CHECK(found[0].command == "make test");
-  CHECK(cli::remembered_jobs(home.paths, "").size() == 2);
-  CHECK(cli::remembered_jobs(home.paths, "cccc").empty());
+  CHECK(cli::remembered_jobs(home.paths, "").jobs.size() == 2);
+  CHECK(cli::remembered_jobs(home.paths, "cccc").jobs.empty());
 }
 
-TEST_CASE("what is no job's record is passed over") {
+TEST_CASE("a damaged record is kept beside and told of once, the others are found") {
   Home home;
-  CHECK(cli::remembered_jobs(home.paths, "").empty());  // not even a directory
+  CHECK(cli::remembered_jobs(home.paths, "").jobs.empty());  // not even a directory
   cli::remember_job(home.paths, {id_of(1), "rig", "", "", ""});
-  for (const auto& [name, text] :
-       std::map<std::string, std::string>{{id_of(2), "{\"box\""},
-                                          {id_of(3), "[]"},
-                                          {id_of(4), "{}"},
-                                          {"README", "{\"box\":\"rig\"}"}}) {
-    std::ofstream(home.paths.jobs() / name) << text;
+  std::ofstream(home.paths.jobs() / "README") << "{\"box\":\"rig\"}";
+  for (const char* damage : {"{\"box\"", "[]", "{}", "{\"box\":7}", ""}) {
+    INFO(damage);
+    fs::path file = home.paths.jobs() / id_of(2);
+    std::ofstream(file) << damage;
+    CHECK(cli::remembered_jobs(home.paths, id_of(1)).damaged.empty());
+    auto found = cli::remembered_jobs(home.paths, "");
+    CHECK(found.jobs.size() == 1);
+    REQUIRE(found.damaged.size() == 1);
+    fs::path aside = file.string() + ".damaged-1";
+    CHECK(found.damaged[0].find(aside.string()) != std::string::npos);
+    CHECK(found.damaged[0].find("attach --box BOX " + id_of(2)) != std::string::npos);
+    std::ifstream kept(aside);
+    CHECK(std::string(std::istreambuf_iterator<char>(kept), {}) == damage);
+    CHECK(cli::remembered_jobs(home.paths, "").damaged.empty());
+    fs::remove(aside);
   }
-  CHECK(cli::remembered_jobs(home.paths, "").size() == 1);
 }
 
 TEST_CASE("the oldest records go when there are too many") {
@@ -60,9 +69,9 @@ TEST_CASE("the oldest records go when there are too many") {
   for (std::size_t i = 1; i < cli::kMostKept; ++i) {
     std::ofstream(home.paths.jobs() / id_of(i)) << "{\"box\":\"rig\"}";
   }
-  CHECK(cli::remembered_jobs(home.paths, "").size() == cli::kMostKept);
+  CHECK(cli::remembered_jobs(home.paths, "").jobs.size() == cli::kMostKept);
   cli::remember_job(home.paths, {id_of(cli::kMostKept), "rig", "", "", ""});
-  CHECK(cli::remembered_jobs(home.paths, "").size() == cli::kMostKept);
+  CHECK(cli::remembered_jobs(home.paths, "").jobs.size() == cli::kMostKept);
   CHECK_FALSE(fs::exists(home.paths.jobs() / id_of(0)));
 }
 
@@ -87,5 +96,5 @@ TEST_CASE("nothing but a whole id becomes a file's name") {
   }
   CHECK_FALSE(fs::exists(home.directory / "x"));
   CHECK_FALSE(fs::exists(home.paths.state / "x"));
-  CHECK(cli::remembered_jobs(home.paths, "").empty());
+  CHECK(cli::remembered_jobs(home.paths, "").jobs.empty());
 }
