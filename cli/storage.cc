@@ -1,16 +1,14 @@
 #include "cli/storage.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cerrno>
-#include <cstdio>
 
 #include "cli/digest.h"
 #include "cli/error.h"
+#include "cli/json_bytes.h"
 #include "protocol/os/clock.h"
 #include "protocol/os/paths.h"
+#include "protocol/os/set_aside.h"
 #include "protocol/wire/quoting.h"
 
 namespace cli {
@@ -37,16 +35,6 @@ const char* text(EntryState state) {
   return "failed";
 }
 
-// Paths and branches may be any bytes; JSON text may not.
-json::value bytes_value(const std::string& bytes) {
-  if (protocol::wire::is_utf8(bytes)) {
-    return json::value(bytes);
-  }
-  json::object object;
-  object["base64"] = protocol::wire::base64_encode(bytes);
-  return object;
-}
-
 struct Damaged {
   std::string what;
 };
@@ -56,16 +44,8 @@ std::string read_bytes(const json::object& object, const char* name) {
   if (value == nullptr) {
     return {};
   }
-  if (value->is_string()) {
-    return std::string(value->get_string());
-  }
-  std::string bytes;
-  if (value->is_object()) {
-    const json::value* encoded = value->get_object().if_contains("base64");
-    if (encoded != nullptr && encoded->is_string() &&
-        protocol::wire::base64_decode(std::string(encoded->get_string()), bytes)) {
-      return bytes;
-    }
+  if (auto bytes = bytes_of(*value)) {
+    return *bytes;
   }
   throw Damaged{std::string("`") + name + "` is not a text"};
 }
@@ -172,21 +152,6 @@ UserError unusable(const fs::path& file, const Failure& failure) {
   return UserError("storage",
                    "cannot use the storage " + (named ? "" : file.string() + ": ") + failure.what,
                    next);
-}
-
-// Renames the file to the first free name. Its lock is held, so nobody else looks for one.
-result<fs::path> set_aside(const fs::path& file) {
-  for (int n = 1;; ++n) {
-    fs::path aside = file.string() + ".damaged-" + std::to_string(n);
-    struct stat found {};
-    if (::lstat(aside.c_str(), &found) == 0) {
-      continue;
-    }
-    if (::rename(file.c_str(), aside.c_str()) != 0) {
-      return os::errno_failure(errno, file.string());
-    }
-    return aside;
-  }
 }
 
 std::string number_text(std::uint64_t number) { return std::to_string(number); }
@@ -325,7 +290,7 @@ std::unique_ptr<LockedStorage> Storage::read(os::FileLock lock) const {
                         entries.error().what + ")",
                     "Update this one, or set SANDBOX_STATE_DIR to another directory.");
   }
-  auto aside = set_aside(file_);
+  auto aside = os::set_aside(file_);
   if (!aside) {
     throw unusable(file_, aside.error());
   }
