@@ -99,7 +99,7 @@ os::awaitable<void> bring_back(Context& context, const JobRecord& record, CycleO
     Target target = find_target(context, std::string());
     if (target.project.root == record.project) {
       co_await aim_at(context, target, record.sandbox);
-      Entry entry = co_await named_entry(context, target, record.sandbox);
+      Entry entry = co_await named_entry(context, target, record.sandbox, true);
       Existing existing = co_await open_existing(context, target, std::move(entry), true);
       co_await existing.client->bound();
       CycleOutcome pulled = co_await existing.client->pull(existing.origin);

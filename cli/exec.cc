@@ -158,7 +158,7 @@ os::awaitable<void> find_sandbox(Exec& exec, BoxStarter& starter) {
   starter.keep_lock_for(wire::shell_join(context.arguments.command));
   if (auto id = context.arguments.value("id")) {
     if (!exec.reset_done) {
-      exec.entry = co_await named_entry(context, exec.target, *id);
+      exec.entry = co_await named_entry(context, exec.target, *id, true);
     }
     if (!reset) {
       co_return;  // also after a reset: the new one, whose id is another

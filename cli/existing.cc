@@ -8,9 +8,9 @@
 namespace cli {
 namespace os = protocol::os;
 
-os::awaitable<Entry> existing_entry(Context& context, const Target& target) {
+os::awaitable<Entry> existing_entry(Context& context, const Target& target, bool use) {
   if (auto id = context.arguments.value("id")) {
-    Entry named = co_await named_entry(context, target, *id);
+    Entry named = co_await named_entry(context, target, *id, use);
     co_return named;
   }
   Resolver resolver = make_resolver(context);
@@ -21,12 +21,13 @@ os::awaitable<Entry> existing_entry(Context& context, const Target& target) {
   if (context.verb == "push") {  // the others take no lock
     request.wait_seconds = lock_wait(context.arguments, context.environment, request.key.box);
   }
+  request.use = use;
   Resolved resolved = co_await resolver.resolve(request, starter);
   co_return resolved.entry;
 }
 
 os::awaitable<Existing> open_existing(Context& context, const Target& target, bool with_origin) {
-  Entry entry = co_await existing_entry(context, target);
+  Entry entry = co_await existing_entry(context, target, true);
   Existing existing = co_await open_existing(context, target, std::move(entry), with_origin);
   co_return existing;
 }

@@ -18,8 +18,9 @@ struct Existing {
   std::string url;
 };
 
-// The target's sandbox, or the one of --id. Throws UserError when there is none.
-protocol::os::awaitable<Entry> existing_entry(Context& context, const Target& target);
+// The target's sandbox, or the one of --id. Throws UserError when there is none. `use`: it is not
+// only looked at.
+protocol::os::awaitable<Entry> existing_entry(Context& context, const Target& target, bool use);
 
 // Connects and binds. `with_origin`: opens the work tree's store, too.
 protocol::os::awaitable<Existing> open_existing(Context& context, const Target& target,

@@ -230,6 +230,9 @@ os::awaitable<Resolved> Resolver::resolve(ResolveRequest request, SandboxStarter
       request.key = entry->key;
     }
     if (entry != nullptr && entry->state == EntryState::ready) {
+      if (request.use) {
+        storage->note_use(*entry);
+      }
       Resolved found{*entry, false};
       co_return found;
     }

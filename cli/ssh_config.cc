@@ -39,7 +39,7 @@ std::string quoted_path(const std::string& path) {
 
 protocol::os::awaitable<int> run_ssh_config(Context& context) {
   Target target = find_target(context);
-  Entry entry = co_await existing_entry(context, target);
+  Entry entry = co_await existing_entry(context, target, false);
   auto connection = co_await connect(context, entry.key.box);
   const Box& box = connection->box();
   if (!box.via_ssh.empty()) {

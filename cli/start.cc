@@ -47,7 +47,7 @@ os::awaitable<bool> still_there(Context& context, Connection& connection, const 
 
 // --id: an existing sandbox becomes the one of this project and branch.
 os::awaitable<Found> adopt(Context& context, const Target& target, std::string id) {
-  Entry entry = co_await named_entry(context, target, id);
+  Entry entry = co_await named_entry(context, target, id, true);
   auto connection = co_await connect(context, entry.key.box);
   auto client = co_await bind_sandbox(context, *connection, entry, std::string(kNoOrigin));
   std::optional<wire::Failed> failed;

@@ -159,7 +159,8 @@ os::awaitable<int> run_status(Context& context) {
       co_return 0;
     }
   }
-  Existing existing = co_await open_existing(context, target, true);
+  Entry entry = co_await existing_entry(context, target, false);
+  Existing existing = co_await open_existing(context, target, std::move(entry), true);
   std::optional<BindFailed> gone;
   wire::Message answer;
   try {

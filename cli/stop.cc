@@ -169,7 +169,7 @@ os::awaitable<std::vector<Entry>> chosen(Context& context) {
   if (auto id = context.arguments.value("id")) {
     Target nothing;  // no project is needed
     nothing.key.box = chosen_box(context.arguments, context.environment).value_or(kLocalBox);
-    Entry entry = co_await named_entry(context, nothing, *id);
+    Entry entry = co_await named_entry(context, nothing, *id, false);
     entries.push_back(entry);
     co_return entries;
   }

@@ -235,6 +235,20 @@ void LockedStorage::erase(const std::string& id) {
                  entries_.end());
 }
 
+void LockedStorage::note_use(Entry& entry) {
+  constexpr std::size_t kToTheMinute = 16;  // 2026-01-31T23:59
+  std::string now = timestamp();
+  if (entry.used_at.compare(0, kToTheMinute, now, 0, kToTheMinute) == 0) {
+    return;
+  }
+  entry.used_at = now;
+  try {
+    save();
+  } catch (const UserError&) {
+    return;  // what the user asked for goes on all the same
+  }
+}
+
 void LockedStorage::save() {
   if (auto saved = os::write_file(file_, encode_storage(entries_)); !saved) {
     throw unusable(file_, saved.error());

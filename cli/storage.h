@@ -63,6 +63,9 @@ class LockedStorage {
   Entry* find(const Key& key);
   Entry* find_id(const std::string& id);
   void erase(const std::string& id);
+  // Notes that the entry, one of these, is used now, in its `used_at`. At most once a minute, since
+  // it is written; not at all where it cannot be.
+  void note_use(Entry& entry);
   // Throws UserError when it cannot be written; the old content is then still there.
   void save();
   // Set when a damaged file was put aside: where it is now.

@@ -178,7 +178,7 @@ os::awaitable<void> adopt_detached(Context& context, const Target& target) {
   co_await resolver.adopt_detached(target.key, ancestors);
 }
 
-os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id) {
+os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id, bool use) {
   Resolver resolver = make_resolver(context);
   if (!is_plain_id(id)) {
     throw UserError("arguments", "`" + wire::printable(id, 80) + "` is no sandbox's id",
@@ -187,6 +187,9 @@ os::awaitable<Entry> named_entry(Context& context, const Target& target, std::st
   Entry entry;
   auto storage = co_await resolver.lock();
   if (Entry* found = find_by_id(*storage, id); found != nullptr) {
+    if (use && found->state == EntryState::ready) {
+      storage->note_use(*found);
+    }
     entry = *found;
     co_return entry;
   }

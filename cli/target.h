@@ -53,7 +53,14 @@ protocol::os::awaitable<void> adopt_detached(Context& context, const Target& tar
 
 // The entry of --id, from the storage; one made of nothing but the id when it is not on record.
 // Throws UserError for a bad id.
-protocol::os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id);
+// `use`: it is going to be used, which its entry notes.
+protocol::os::awaitable<Entry> named_entry(Context& context, const Target& target, std::string id,
+                                           bool use);
+
+// What --id means to a command that brings files here: the work tree that this sandbox belongs to,
+// wherever the command was given. With --dir or [CONFIG], and for a sandbox that is not on record,
+// the work tree that those name. Throws UserError when the sandbox's own is not there any more.
+protocol::os::awaitable<Target> find_target_of(Context& context, std::string id);
 
 // Makes the target the one of the sandbox on record with this id: its branch, box and configuration
 // file. Throws UserError when there is none, or when it belongs to another project.

@@ -466,3 +466,35 @@ TEST_CASE("a beginning of an id names the one that has it") {
   CHECK_THROWS_AS(cli::find_by_id(*locked, "abcdef"), cli::UserError);
   CHECK(cli::find_by_id(*locked, "abc") == nullptr);
 }
+
+TEST_CASE("a use is noted, once a minute, and a look is none") {
+  World world;
+  world.put("a", cli::EntryState::ready);
+  const std::string long_ago = "2026-01-31T23:59:59Z";
+  auto used_at = [&](const std::string& at) {
+    auto locked = cli::Storage(world.paths.storage()).try_lock();
+    REQUIRE(locked);
+    locked->entries().front().used_at = at;
+    locked->save();
+  };
+  auto resolve = [&] {
+    FakeStarter starter(world.loop.executor(), world.box);
+    auto resolver = world.resolver();
+    return world.loop.run(resolver.resolve(world.request, starter)).entry.used_at;
+  };
+  used_at(long_ago);
+  world.request.use = false;
+  CHECK(resolve() == long_ago);
+  CHECK(world.stored().front().used_at == long_ago);
+  world.request.use = true;
+  const std::string now = cli::timestamp();
+  CHECK(resolve() >= now);
+  CHECK(world.stored().front().used_at >= now);
+  // Another second of this very minute; when the minute ends just here there is nothing to see.
+  const std::string minute = cli::timestamp().substr(0, 16);
+  used_at(minute + ":0xZ");
+  resolve();
+  if (cli::timestamp().substr(0, 16) == minute) {
+    CHECK(world.stored().front().used_at == minute + ":0xZ");
+  }
+}
