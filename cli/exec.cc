@@ -148,7 +148,8 @@ struct Exec {
   std::string url;
   bool made = false;
   bool reset_done = false;
-  std::optional<Removal> removal;  // of --rm
+  std::optional<Removal> removal;     // of --rm
+  std::optional<CycleOutcome> setup;  // of a sandbox that was made
 };
 
 os::awaitable<void> find_sandbox(Exec& exec, BoxStarter& starter) {
@@ -204,6 +205,9 @@ os::awaitable<std::optional<CycleOutcome>> run_once(Exec& exec, StandardStreams&
   co_await find_sandbox(exec, starter);
   if (!exec.made) {
     note_changed_config(context, exec.target.config, exec.entry);
+  }
+  if (starter.setup()) {
+    exec.setup = starter.setup();
   }
 
   std::shared_ptr<protocol::sync::Origin> origin = starter.origin();
@@ -304,9 +308,10 @@ void report(Exec& exec, const CycleOutcome& outcome, const UserError* error) {
   if (output.json()) {
     json::object answer;
     answer["RunID"] = exec.entry.id;
-    answer["ExitCode"] = error != nullptr ? error->status : exit_status(outcome);
+    answer["ExitCode"] = error != nullptr ? error->status : exit_status(outcome, exec.setup);
     answer["RunURL"] = exec.url;
     add_outcome(answer, outcome);
+    add_setup(answer, exec.setup);
     if (!outcome.job.empty()) {
       answer["JobID"] = json_text(outcome.job);
     }
@@ -345,7 +350,7 @@ os::awaitable<int> run_exec(Context& context) {
   if (context.arguments.has("reset") && context.arguments.has("id")) {
     co_await aim_at(context, target, *context.arguments.value("id"));
   }
-  Exec exec{context, std::move(target), std::move(message), {}, {}, false, false, {}};
+  Exec exec{context, std::move(target), std::move(message), {}, {}, false, false, {}, {}};
 
   StandardStreams::Options options;
   options.raw = exec.message.terminal.has_value() && context.environment.stdin_is_terminal;
@@ -384,7 +389,7 @@ os::awaitable<int> run_exec(Context& context) {
     remember(exec, outcome->job);
   }
   report(exec, *outcome, nullptr);
-  co_return exit_status(*outcome);
+  co_return exit_status(*outcome, exec.setup);
 }
 
 }  // namespace cli

@@ -119,6 +119,14 @@ void add_outcome(json::object& answer, const CycleOutcome& outcome) {
   }
 }
 
+void add_setup(json::object& answer, const std::optional<CycleOutcome>& setup) {
+  if (setup) {
+    json::object did;
+    add_outcome(did, *setup);
+    answer["Setup"] = std::move(did);
+  }
+}
+
 std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
   std::vector<ReportLine> report;
   std::vector<std::string> lines;
@@ -218,6 +226,11 @@ int exit_status(const CycleOutcome& outcome) {
   int status = outcome.exited ? command_status(*outcome.exited) : 0;
   bool all_here = outcome.all_brought_back() && outcome.output_lost.empty();
   return status == 0 && !all_here ? kIncomplete : status;
+}
+
+int exit_status(const CycleOutcome& outcome, const std::optional<CycleOutcome>& setup) {
+  int status = exit_status(outcome);
+  return status == 0 && setup ? exit_status(*setup) : status;
 }
 
 }  // namespace cli

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,9 @@ namespace cli {
 // Adds PulledFiles, DeletedFiles, Conflicts, Refused, LeftOut, Commits, Drift, Leftovers, Snapshot
 // ... to an answer.
 void add_outcome(boost::json::object& answer, const CycleOutcome& outcome);
+
+// The same of the setup commands of a sandbox that was made, as `Setup`; nothing when none ran.
+void add_setup(boost::json::object& answer, const std::optional<CycleOutcome>& setup);
 
 // Lines that name what the user has to know: nothing when all went as wanted and nothing changed
 // here.
@@ -25,6 +29,8 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome);
 int command_status(const protocol::wire::Exited& exited);
 // With it, and with output that could not be written here: 0 becomes 254.
 int exit_status(const CycleOutcome& outcome);
+// The same, for a command that made the sandbox first.
+int exit_status(const CycleOutcome& outcome, const std::optional<CycleOutcome>& setup);
 
 // "3 files: a, b, c", "12 files: a, b, c, d, e and 7 more"
 std::string name_files(const std::vector<std::string>& paths);

@@ -3,6 +3,7 @@
 
 #include "cli/command_runs.h"
 #include "cli/replace.h"
+#include "cli/report.h"
 
 namespace cli {
 
@@ -25,6 +26,7 @@ protocol::os::awaitable<int> run_reset(Context& context) {
     answer["OldRunID"] = replaced.old_id;
     answer["NewRunID"] = replaced.entry.id;
     answer["RunURL"] = url;
+    add_setup(answer, starter.setup());
     output.json_line(answer);
   } else {
     if (!replaced.old_id.empty()) {
@@ -35,7 +37,7 @@ protocol::os::awaitable<int> run_reset(Context& context) {
       output.line(url);
     }
   }
-  co_return 0;
+  co_return starter.setup() ? exit_status(*starter.setup()) : 0;
 }
 
 }  // namespace cli

@@ -21,6 +21,8 @@ namespace {
 
 constexpr int kMostPulls = 16;  // results that one pull brings
 
+}  // namespace
+
 void append(MergeReport& all, MergeReport one) {
   auto move_to = [](auto& to, auto& from) {
     to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
@@ -33,8 +35,6 @@ void append(MergeReport& all, MergeReport one) {
   move_to(all.kept, one.kept);
   move_to(all.drift, one.drift);
 }
-
-}  // namespace
 
 SessionClient::SessionClient(os::executor executor, asio::thread_pool& pool,
                              std::unique_ptr<Session> session, Output& output)

@@ -50,6 +50,9 @@ struct CycleOutcome {
   bool all_brought_back() const { return not_merged.empty() && merged.complete(); }
 };
 
+// Adds what a second run or pull did to what a first one did.
+void append(protocol::sync::MergeReport& all, protocol::sync::MergeReport one);
+
 // bind or create was answered with failed, or the sandbox was ended before anything ran: code
 // `gone`.
 struct BindFailed : std::runtime_error {

@@ -3,6 +3,7 @@
 
 #include "cli/boxes.h"
 #include "cli/command_runs.h"
+#include "cli/report.h"
 #include "cli/sandbox_session.h"
 #include "cli/starter.h"
 #include "cli/target.h"
@@ -21,6 +22,7 @@ struct Found {
   std::string url;
   std::string status;  // ready, starting
   bool made = false;
+  std::optional<CycleOutcome> setup;  // of one that was made
 };
 
 // Is the entry's sandbox still there? Says so, or forgets it.
@@ -90,7 +92,7 @@ os::awaitable<Found> adopt(Context& context, const Target& target, std::string i
   entry.config_digest = target.config.digest;
   storage->entries().push_back(entry);
   storage->save();
-  Found found{entry, connection->url(entry.id), "ready", false};
+  Found found{entry, connection->url(entry.id), "ready", false, {}};
   co_return found;
 }
 
@@ -108,7 +110,8 @@ os::awaitable<Found> find_or_make(Context& context, const Target& target) {
       connection = co_await connect(context, resolved.entry.key.box);
     }
     Found found{resolved.entry, connection->url(resolved.entry.id),
-                resolved.entry.state == EntryState::ready ? "ready" : "starting", resolved.made};
+                resolved.entry.state == EntryState::ready ? "ready" : "starting", resolved.made,
+                starter.setup()};
     if (resolved.made || resolved.entry.state == EntryState::starting) {
       if (auto client = starter.take_client()) {
         co_await client->finish();
@@ -146,6 +149,7 @@ os::awaitable<int> run_start(Context& context) {
     answer["Status"] = found.status;
     answer["Created"] = found.made;
     answer["Box"] = json_text(found.entry.key.box);
+    add_setup(answer, found.setup);
     output.json_line(answer);
   } else {
     std::string what = found.made                ? "Started sandbox: "
@@ -156,7 +160,7 @@ os::awaitable<int> run_start(Context& context) {
       output.line(found.url);
     }
   }
-  co_return 0;
+  co_return found.setup ? exit_status(*found.setup) : 0;
 }
 
 }  // namespace cli

@@ -85,6 +85,23 @@ UserError BoxStarter::refused(const wire::Refused& refused, std::int64_t wait_se
                            " was ended, and no new one was made: `sandbox start` makes it.");
 }
 
+void BoxStarter::note_setup(const CycleOutcome& outcome) {
+  CycleOutcome all = outcome;
+  if (setup_) {  // what was sent, and what the commands until now have brought back
+    all.snapshot = setup_->snapshot;
+    all.applied = setup_->applied;
+    all.left_out.insert(all.left_out.begin(), setup_->left_out.begin(), setup_->left_out.end());
+    all.merged = setup_->merged;
+    append(all.merged, outcome.merged);
+    for (auto lost : {&CycleOutcome::not_merged, &CycleOutcome::output_lost}) {
+      if ((all.*lost).empty()) {
+        all.*lost = (*setup_).*lost;
+      }
+    }
+  }
+  setup_ = std::move(all);
+}
+
 os::awaitable<void> BoxStarter::run_setup_command(std::string command, bool first, bool last) {
   wire::Exec exec;
   exec.script = command;
@@ -122,6 +139,7 @@ os::awaitable<void> BoxStarter::run_setup_command(std::string command, bool firs
   }
   tell(context_.output,
        outcome);  // before anything ends the sandbox, and with it what is kept there
+  note_setup(outcome);
   std::string name = "the setup command `" + wire::printable(command, 200) + "`";
   std::string next = "Mend it and start again; no sandbox was left behind.";
   if (outcome.failed) {
@@ -158,6 +176,7 @@ os::awaitable<void> BoxStarter::bring_back() {
     has_lock_ = false;
   }
   tell(context_.output, result);
+  note_setup(result);
 }
 
 os::awaitable<void> BoxStarter::set_up() {

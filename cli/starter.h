@@ -35,6 +35,8 @@ class BoxStarter : public SandboxStarter {
   std::shared_ptr<Connection> connection() const { return connection_; }
   std::unique_ptr<SessionClient> take_client() { return std::move(client_); }
   std::shared_ptr<protocol::sync::Origin> origin() const { return origin_; }
+  // What start()'s setup commands did to the files here; std::nullopt: it ran none.
+  const std::optional<CycleOutcome>& setup() const { return setup_; }
 
  private:
   protocol::wire::LockRequested setup_lock() const;
@@ -44,6 +46,7 @@ class BoxStarter : public SandboxStarter {
   // Under one lock, which the first takes and the last, or the one that fails, gives back; the last
   // does not when it is to be kept.
   protocol::os::awaitable<void> run_setup_command(std::string command, bool first, bool last);
+  void note_setup(const CycleOutcome& outcome);
   protocol::os::awaitable<void> end_replaced(const Entry& entry);
 
   Context& context_;
@@ -54,6 +57,7 @@ class BoxStarter : public SandboxStarter {
   std::shared_ptr<Connection> connection_;
   std::unique_ptr<SessionClient> client_;
   std::shared_ptr<protocol::sync::Origin> origin_;
+  std::optional<CycleOutcome> setup_;
 };
 
 }  // namespace cli

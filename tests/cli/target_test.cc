@@ -168,6 +168,12 @@ TEST_CASE("the exit status is the command's, and 254 only in place of 0") {
   CHECK(cli::exit_status(outcome) == 137);
   outcome.exited->signal = "NO-SUCH";
   CHECK(cli::exit_status(outcome) == 255);
+  // What setup could not bring back counts as what the command could not.
+  cli::CycleOutcome setup;
+  setup.merged.refused = {{"Name", "folds to the same as name"}};
+  CHECK(cli::exit_status(outcome, setup) == 255);
+  CHECK(cli::exit_status(cli::CycleOutcome(), setup) == 254);
+  CHECK(cli::exit_status(cli::CycleOutcome(), std::nullopt) == 0);
 }
 
 TEST_CASE("a report names everything that did not go as wanted") {

@@ -102,6 +102,23 @@ TEST_CASE("what setup changes here is told, also when it fails") {
   CHECK(failed.err.find("exit 4") != std::string::npos);
 }
 
+TEST_CASE("what setup could not bring back here is in the answer, and makes 0 a 254") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "setup: ['true', echo 1 > Name; echo 2 > name]\n");
+  for (const test::Words& words : {test::Words{"start", "--json"}, test::Words{"reset", "--json"},
+                                   test::Words{"exec", "--json", "--reset", "--", "true"}}) {
+    auto ended = machine.run(words);
+    INFO(words[0] << ": " << ended.out << ended.err);
+    CHECK(ended.status == 254);
+    auto setup = boost::json::parse(ended.out).at("Setup");
+    CHECK(setup.at("Complete") == false);
+    CHECK(setup.at("Refused").as_array().size() == 2);
+  }
+  auto later = json(machine.run({"exec", "--json", "--", "true"}));
+  CHECK_FALSE(later.as_object().contains("Setup"));
+}
+
 TEST_CASE("a setup that fails ends the start, names the command and leaves nothing") {
   Machine machine;
   machine.make_repository();
