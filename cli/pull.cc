@@ -11,7 +11,12 @@ namespace cli {
 namespace os = protocol::os;
 
 os::awaitable<int> run_pull(Context& context) {
-  Target target = find_target(context);
+  Target target;
+  if (auto id = context.arguments.value("id")) {
+    target = co_await find_target_of(context, *id);
+  } else {
+    target = find_target(context);
+  }
   Existing existing = co_await open_existing(context, target, true);
   CycleOutcome outcome;
   std::optional<BindFailed> gone;
@@ -34,6 +39,9 @@ os::awaitable<int> run_pull(Context& context) {
       output.warn(line.text);
     }
   }
+  for (const auto& line : describe_kept(outcome)) {
+    output.note(line.text);
+  }
   if (output.json()) {
     boost::json::object answer;
     answer["RunID"] = existing.entry.id;
@@ -44,7 +52,7 @@ os::awaitable<int> run_pull(Context& context) {
   }
   const auto& merged = outcome.merged;
   std::size_t count = merged.written.size() + merged.deleted.size();
-  if (count == 0 && outcome.all_brought_back() && merged.commits.empty()) {
+  if (count == 0 && outcome.all_brought_back() && merged.commits.empty() && merged.drift.empty()) {
     output.line("No changes to pull from sandbox.");
   } else {
     output.line("Pulled " + std::to_string(count) + (count == 1 ? " file" : " files") +

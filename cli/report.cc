@@ -195,22 +195,30 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
                     printable(refused.why, 200) + ")");
   }
   add_lines(report, true, std::move(lines));
-  if (!outcome.merged.refused.empty() && !outcome.merged.kept.empty()) {
-    const auto& kept = outcome.merged.kept.back();
-    std::vector<std::string> show = {"git", "--git-dir", kept.store.string(), "show",
-                                     kept.commit + ":PATH"};
-    report.push_back({false, "sandbox: it is kept here: " + printable(wire::shell_join(show))});
-  }
-  for (const auto& drift : outcome.merged.drift) {
-    std::vector<std::string> show = {"git", "--git-dir", drift.store.string(), "show",
-                                     drift.commit + ":PATH"};
-    report.push_back({false, "sandbox: what the sandbox had changed by itself is kept here: " +
-                                 printable(wire::shell_join(show))});
+  for (auto& line : describe_kept(outcome)) {
+    report.push_back(std::move(line));
   }
   if (!outcome.not_merged.empty()) {
     report.push_back({true, "what the command changed could not be brought back: " +
                                 printable(outcome.not_merged, 1000) +
                                 "; the box keeps it, and `sandbox pull` tries again"});
+  }
+  return report;
+}
+
+std::vector<ReportLine> describe_kept(const CycleOutcome& outcome) {
+  std::vector<ReportLine> report;
+  auto show = [](const protocol::sync::MergeReport::Kept& kept) {
+    std::vector<std::string> words = {"git", "--git-dir", kept.store.string(), "show",
+                                      kept.commit + ":PATH"};
+    return printable(wire::shell_join(words));
+  };
+  if (!outcome.merged.refused.empty() && !outcome.merged.kept.empty()) {
+    report.push_back({false, "sandbox: it is kept here: " + show(outcome.merged.kept.back())});
+  }
+  for (const auto& drift : outcome.merged.drift) {
+    report.push_back(
+        {false, "sandbox: what the sandbox had changed by itself is kept here: " + show(drift)});
   }
   return report;
 }

@@ -24,6 +24,8 @@ struct ReportLine {
   std::string text;
 };
 std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome);
+// Of these, where what is not among the files here is kept.
+std::vector<ReportLine> describe_kept(const CycleOutcome& outcome);
 
 // The exit status of a command that ran, before what could not be brought back is looked at.
 int command_status(const protocol::wire::Exited& exited);

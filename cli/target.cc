@@ -199,6 +199,62 @@ os::awaitable<Entry> named_entry(Context& context, const Target& target, std::st
   co_return entry;
 }
 
+namespace {
+
+bool is_of(const Entry& entry, const Project& project) {
+  return entry.key.project == project.root && entry.key.device == project.device &&
+         entry.key.inode == project.inode;
+}
+
+// The configuration that the entry's sandbox was made with, as it is now.
+void take_config(Context& context, Target& target, const Entry& entry) {
+  target.config = entry.key.config.empty() ? Config()
+                                           : load_config(entry.key.config, target.project.directory,
+                                                         target.project.root);
+  Consent consent = consent_of(context);
+  consent.box = entry.key.box;
+  apply_consent(target.config, consent, is_trusted(context, target.config, consent));
+}
+
+}  // namespace
+
+os::awaitable<Target> find_target_of(Context& context, std::string id) {
+  std::optional<Entry> known;
+  {
+    Resolver resolver = make_resolver(context);
+    auto storage = co_await resolver.lock();
+    if (Entry* found = find_by_id(*storage, id); found != nullptr) {
+      known = *found;
+    }
+  }
+  if (!known || context.arguments.has("dir") || !context.arguments.positional.empty()) {
+    Target here = find_target(context);
+    if (known) {
+      co_await aim_at(context, here, id);
+    }
+    co_return here;
+  }
+  Target target;
+  std::error_code error;
+  if (std::filesystem::is_directory(known->key.project, error)) {
+    target.project = find_project(context.environment, known->key.project);
+  }
+  if (!is_of(*known, target.project)) {
+    throw UserError("project",
+                    "the sandbox " + known->id + " belongs to " +
+                        wire::printable(known->key.project) + ", which is not there any more" +
+                        (error || target.project.root.empty() ? "" : ": another directory is"),
+                    "Put it back there, or copy files with scp: `sandbox ssh-config --id " +
+                        known->id + "` prints how it reaches the sandbox.");
+  }
+  if (std::filesystem::exists(known->key.config, error)) {
+    take_config(context, target, *known);
+  }
+  target.key = known->key;
+  target.config_named = true;
+  co_return target;
+}
+
 os::awaitable<void> aim_at(Context& context, Target& target, std::string id) {
   Resolver resolver = make_resolver(context);
   Entry entry;
@@ -212,20 +268,13 @@ os::awaitable<void> aim_at(Context& context, Target& target, std::string id) {
     }
     entry = *known;
   }
-  if (entry.key.project != target.key.project || entry.key.device != target.key.device ||
-      entry.key.inode != target.key.inode) {
+  if (!is_of(entry, target.project)) {
     throw UserError("project",
                     "the sandbox " + entry.id + " belongs to " + wire::printable(entry.key.project),
                     "Name that directory with --dir.");
   }
   if (entry.key.config != target.key.config) {
-    target.config =
-        entry.key.config.empty()
-            ? Config()
-            : load_config(entry.key.config, target.project.directory, target.project.root);
-    Consent consent = consent_of(context);
-    consent.box = entry.key.box;
-    apply_consent(target.config, consent, is_trusted(context, target.config, consent));
+    take_config(context, target, entry);
   }
   target.key = entry.key;
   target.config_named = true;

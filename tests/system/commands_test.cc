@@ -362,6 +362,29 @@ TEST_CASE("init writes a configuration that works, and never over another") {
   CHECK(json(machine.run({"init", "--json", "other.yml"})).at("Created") == true);
 }
 
+TEST_CASE("pull without git says where it keeps what the sandbox had changed by itself") {
+  Machine machine;
+  write_text(machine.project() / "f", "file\n");
+  auto id = std::string(json(machine.run({"start", "--json"})).at("RunID").as_string());
+  REQUIRE(machine.run({"push"}).status == 0);
+  write_text(machine.state() / "agent/sandboxes" / id / "workspace/f", "drifted\n");
+  auto victim = machine.start({"exec", "--", "sh", "-c", "echo ready; sleep 600"});
+  REQUIRE(victim.out_has("ready"));  // the drift has been kept, and nobody has been told
+  victim.signal(SIGKILL);
+  victim.wait();
+  auto pulled = machine.run({"pull"});
+  INFO(pulled.out << pulled.err);
+  CHECK(pulled.status == 0);
+  CHECK(pulled.out.find("No changes") == std::string::npos);
+  const std::string show = "is kept here: git --git-dir ";
+  auto at = pulled.err.find(show);
+  REQUIRE(at != std::string::npos);
+  std::string line = pulled.err.substr(at + show.size() - 14);
+  line = line.substr(0, line.find(":PATH"));
+  CHECK(machine.run_program({"sh", "-c", line + ":f"}).out == "drifted\n");
+  CHECK(file_text(machine.project() / "f") == "file\n");
+}
+
 TEST_CASE("a configuration with a mistake names file and line") {
   Machine machine;
   machine.make_repository();

@@ -427,7 +427,7 @@ TEST_CASE(
     CHECK(there(machine, id));
     CHECK(fs::exists(directory(machine, id) / "workspace/work"));
   }
-  CHECK(machine.run({"pull"}, in(machine, "one")).status == 0);
+  CHECK(machine.run({"pull", "--id", id}, anywhere(machine)).status == 0);  // as was advised
   CHECK(file_text(machine.root() / "one/work") == "x\n");
   auto fresh = json(machine.run({"reset", "--json"}, in(machine, "one")));
   CHECK(text(fresh.at("OldRunID")) == id);
@@ -440,6 +440,21 @@ TEST_CASE(
   leave_unpulled(machine, "one", id);
   CHECK(machine.run({"stop", "--discard"}, in(machine, "one")).status == 0);
   CHECK_FALSE(there(machine, id));
+}
+
+TEST_CASE("what a sandbox holds for a project that is gone is said to be out of pull's reach") {
+  Machine machine;
+  auto id = make_project(machine, "one");
+  orphan(machine, "one");
+  auto pulled = machine.run({"pull", "--id", id}, anywhere(machine));
+  CHECK(pulled.status == 255);
+  CHECK(pulled.err.find("/one, which is not there any more") != std::string::npos);
+  CHECK(pulled.err.find("sandbox ssh-config --id " + id) != std::string::npos);
+  write_text(machine.root() / "one/f", "another\n");
+  pulled = machine.run({"pull", "--id", id}, anywhere(machine));
+  CHECK(pulled.status == 255);
+  CHECK(pulled.err.find("/one, which is not there any more") != std::string::npos);
+  CHECK(file_text(machine.root() / "one/f") == "another\n");
 }
 
 TEST_CASE("commits that were made in a sandbox and never pulled keep it") {
