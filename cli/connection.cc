@@ -233,7 +233,7 @@ os::awaitable<std::shared_ptr<Connection>> connect(Context& context, const std::
     if (box.host_key != seen) {
       throw other_key(box, seen);
     }
-    context.output.note("sandbox: first contact with " + box.name + ": its host key is kept (" +
+    context.output.warn("first contact with " + box.name + ": its host key is kept (" +
                         fingerprint(seen) + ")");
   }
   co_return connection;

@@ -89,7 +89,7 @@ void note_changed_config(Context& context, const Config& config, const Entry& en
   // With --id it may be one of another file's.
   bool same_file = !entry.config_digest.empty() && entry.key.config == config.file.string();
   if (same_file && entry.config_digest != config.digest) {
-    context.output.note("sandbox: " + config.file.string() +
+    context.output.warn(config.file.string() +
                         " has changed since the sandbox was made: setup, isolation, network and "
                         "limits are as they were then; `sandbox reset` makes a new one");
   }

@@ -331,9 +331,8 @@ os::awaitable<std::optional<Unrecorded>> BoxStarter::find_unrecorded(
   }
   client.session().close();
   if (found) {
-    context_.output.note("sandbox: the box " + entry.key.box +
-                         " still has the sandbox of this project, " + found->id +
-                         ": it is used again");
+    context_.output.warn("the box " + entry.key.box + " still has the sandbox of this project, " +
+                         found->id + ": it is used again");
   }
   co_return found;
 }
