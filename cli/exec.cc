@@ -95,8 +95,7 @@ wire::Exec exec_message(const Context& context, const Target& target) {
   exec.interactive_input =
       !exec.detach && context.environment.stdin_open && !arguments.has("no-stdin") && has_input(0);
   if (arguments.has("tty")) {
-    os::WindowSize size =
-        os::window(context.environment.stdin_is_terminal ? 0 : 1).value_or(os::WindowSize{});
+    os::WindowSize size = command_window(context.environment);
     wire::Terminal terminal;
     std::string term = context.environment.get("TERM");
     terminal.term = term.empty() ? "xterm" : term;

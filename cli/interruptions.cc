@@ -10,6 +10,10 @@
 namespace cli {
 namespace os = protocol::os;
 
+os::WindowSize command_window(const Environment& environment) {
+  return os::window(environment.stdin_is_terminal ? 0 : 1).value_or(os::WindowSize{});
+}
+
 Interruptions::Interruptions(Context& context, SessionClient& client, CommandStreams& streams,
                              std::string what, bool terminal)
     : context_(context),
@@ -21,7 +25,7 @@ Interruptions::Interruptions(Context& context, SessionClient& client, CommandStr
 void Interruptions::operator()(int signal) {
   if (signal == SIGWINCH) {
     if (terminal_) {
-      os::WindowSize size = os::window(0).value_or(os::WindowSize{});
+      os::WindowSize size = command_window(context_.environment);
       client_.window(size.rows, size.columns);
     }
     return;

@@ -8,8 +8,13 @@
 #include "cli/command_streams.h"
 #include "cli/context.h"
 #include "cli/session_client.h"
+#include "protocol/os/pty.h"
 
 namespace cli {
+
+// The size of the terminal that a command with one gets: that of our stdin, or of our stdout when
+// stdin is none. 24 rows of 80 columns when neither is one.
+protocol::os::WindowSize command_window(const Environment& environment);
 
 class Interruptions {
  public:

@@ -278,6 +278,24 @@ TEST_CASE("the option -t gives the command a terminal with our size, keys and wi
   CHECK(running.wait().status == 5);
 }
 
+TEST_CASE("with -t and a stdin that is none the command's terminal follows that of our stdout") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  How how;
+  how.terminal = true;
+  auto running = machine.start_program(
+      {"sh", "-c",
+       "sleep 600 | " SANDBOX_BIN_DIR
+       "/sandbox exec -t -- sh -c \"trap 'stty size; exit 5' WINCH; stty size; echo ready; "
+       "while :; do sleep 0.05; done\""},
+      how);
+  REQUIRE(running.out_has("ready"));
+  CHECK(running.out().find("30 100") != std::string::npos);
+  running.resize({40, 120});
+  CHECK(running.out_has("40 120"));
+}
+
 TEST_CASE("Ctrl+C in a terminal is the command's key") {
   Machine machine;
   machine.make_repository();
