@@ -27,7 +27,8 @@ bool write_new(const std::filesystem::path& file, const std::string& text) {
   }
   if (auto written = protocol::os::write_all(fd.get(), text); !written) {
     ::unlink(file.c_str());
-    throw UserError("config", "cannot write " + file.string() + ": " + written.error().what);
+    throw UserError("config", "cannot write " + file.string() + ": " + written.error().what,
+                    "Make that directory, or make it writable; or name another file.");
   }
   return true;
 }

@@ -59,8 +59,10 @@ os::awaitable<void> BoxStarter::end_replaced(const Entry& entry) {
     std::string agent;
     auto ended = co_await end_sandbox(context_, *connection_, id, by_force, agent);
     if (!ended && ended.error().code != wire::Errc::not_found) {
-      throw UserError("agent", "the sandbox " + id + ", which is to be replaced, does not end: " +
-                                   ended.error().what);
+      throw UserError(
+          "agent",
+          "the sandbox " + id + ", which is to be replaced, does not end: " + ended.error().what,
+          "Try again; `sandbox stop --force` forgets it here, whatever the box says.");
     }
   }
 }

@@ -379,18 +379,31 @@ UserError failed_error(const wire::Failed& failed, const std::string& box) {
     int status = code == wire::Errc::not_found ? kNotFound
                  : code == wire::Errc::denied  ? kNotExecutable
                                                : kFailed;
-    return UserError("command", "the command could not be started: " + message, {}, status);
+    std::string next =
+        code == wire::Errc::not_found
+            ? "A sandbox sees programs of its own PATH: `sandbox exec -- env` shows it."
+        : code == wire::Errc::denied
+            ? "Is it executable (chmod +x), and is the program of its #! line there?"
+            : "Nothing was run. `sandbox doctor` looks at the box.";
+    return UserError("command", "the command could not be started: " + message, next, status);
   }
   if (failed.step == wire::message_name(wire::SyncStart{}) ||
       failed.step == wire::message_name(wire::SyncEnd{})) {
-    std::string next = code == wire::Errc::no_space ? "Free some space on the box." : "";
+    std::string next =
+        code == wire::Errc::no_space
+            ? "Free some space on the box."
+            : "Nothing was run, and your files are as they were. Try again; `sandbox "
+              "reset` makes a new sandbox.";
     return UserError("sync", "the work tree could not be brought to the sandbox: " + message, next);
   }
   if (code == wire::Errc::busy) {
-    return UserError("lock", "the sandbox on the box " + box + " is busy: " + message, {}, kBusy);
+    return UserError("lock", "the sandbox on the box " + box + " is busy: " + message,
+                     "Try again when that has ended. Nothing was run.", kBusy);
   }
-  return UserError("agent", "the box " + box + " could not do " + wire::printable(failed.step, 80) +
-                                ": " + message);
+  return UserError(
+      "agent",
+      "the box " + box + " could not do " + wire::printable(failed.step, 80) + ": " + message,
+      "`sandbox doctor` looks at the box; its agent's log may say more.");
 }
 
 }  // namespace cli

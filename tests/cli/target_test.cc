@@ -156,6 +156,17 @@ TEST_CASE("a failed step has the status of its kind") {
   CHECK(cli::failed_error({"end", "busy", "bob"}, "rig").status == 75);
 }
 
+TEST_CASE("every failed step says what to do next") {
+  for (const std::string& step :
+       {std::string("exec"), std::string("end"), std::string(wire::message_name(wire::SyncStart{})),
+        std::string(wire::message_name(wire::SyncEnd{}))}) {
+    for (const char* code : {"not_found", "denied", "io", "busy", "no_space", "unsupported"}) {
+      INFO(step << " " << code);
+      CHECK_FALSE(cli::failed_error({step, code, "why"}, "rig").next.empty());
+    }
+  }
+}
+
 TEST_CASE("the exit status is the command's, and 254 only in place of 0") {
   cli::CycleOutcome outcome;
   outcome.exited.emplace();
