@@ -152,10 +152,16 @@ os::awaitable<std::shared_ptr<protocol::sync::Origin>> open_origin(Context& cont
     }
     auto opened = protocol::sync::Origin::open(options);
     if (!opened) {
+      bool no_id = opened.error().code == wire::Errc::bad_input &&
+                   opened.error().what.starts_with((options.store / "id").string());
       throw UserError(
           "sync",
           "cannot prepare to send " + options.work_tree.string() + ": " + opened.error().what,
-          opened.error().code == wire::Errc::unsupported ? "Install git 2.39 or newer." : "");
+          opened.error().code == wire::Errc::unsupported ? "Install git 2.39 or newer."
+          : no_id ? "It says by which id boxes know this directory. Put a copy of it back; or move "
+                    "it away to have a new one, with which what sandboxes have not brought back "
+                    "yet cannot be pulled any more."
+                  : "");
     }
     origin = std::move(*opened);
     return origin;
