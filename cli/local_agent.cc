@@ -1,7 +1,10 @@
 #include "cli/local_agent.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,6 +49,26 @@ std::string last_lines(const fs::path& log) {
     end.pop_back();
   }
   return end.substr(end.rfind('\n') == std::string::npos ? 0 : end.rfind('\n') + 1);
+}
+
+// What an agent of ours listened on last and nobody does now; 0: any port.
+std::uint16_t free_port(const fs::path& file) {
+  auto text = os::read_file(file, 16);
+  auto address = text ? parse_address("127.0.0.1:" + text->substr(0, text->find('\n')))
+                      : std::optional<Address>();
+  if (!address) {
+    return 0;
+  }
+  os::Fd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  int on = 1;
+  ::setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  sockaddr_in wanted{};
+  wanted.sin_family = AF_INET;
+  wanted.sin_port = htons(address->port);
+  wanted.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  bool is_free =
+      ::bind(probe.get(), reinterpret_cast<const sockaddr*>(&wanted), sizeof wanted) == 0;
+  return is_free ? address->port : 0;
 }
 
 os::awaitable<void> reap(os::executor executor, os::Process process, std::shared_ptr<int> status) {
@@ -159,11 +182,11 @@ std::vector<fs::path> exposed_paths(const Environment& environment, const Paths&
 }
 
 std::vector<std::string> serve_arguments(const fs::path& program, const fs::path& state,
-                                         const std::vector<fs::path>& exposed) {
+                                         const std::vector<fs::path>& exposed, std::uint16_t port) {
   std::vector<std::string> argv = {program.string(),
                                    "serve",
                                    "--listen",
-                                   "127.0.0.1:0",
+                                   "127.0.0.1:" + std::to_string(port),
                                    "--state",
                                    state.string(),
                                    "--name",
@@ -211,8 +234,9 @@ void LocalAgent::launch() {
     throw UserError("agent", "cannot write the local agent's log: " +
                                  os::errno_failure(errno, log().string()).what);
   }
+  port_ = any_port_ ? 0 : free_port(port_file());
   os::Spawn serve;
-  serve.argv = serve_arguments(program, paths_.agent(), exposed_paths(environment_, paths_));
+  serve.argv = serve_arguments(program, paths_.agent(), exposed_paths(environment_, paths_), port_);
   serve.env = agent_environment(environment_);
   serve.cwd = "/";
   serve.stdout_fd = log_fd.get();
@@ -233,10 +257,18 @@ os::awaitable<AgentAddress> LocalAgent::wait(int besides) {
   auto pause = std::chrono::milliseconds(5);
   for (;;) {
     if (auto found = running(); found && found->pid != besides) {
+      // Whoever does not find it there takes any port: nothing depends on it.
+      auto noted = os::write_file(port_file(), std::to_string(found->address.port) + "\n");
+      static_cast<void>(noted);
       co_return *found;
     }
     bool ended = exit_status_ && *exit_status_ >= 0;
     bool another = ended && *exit_status_ == kAnotherAgent;
+    if (ended && !another && port_ != 0) {
+      any_port_ = true;  // perhaps somebody took it after we had looked
+      launch();
+      continue;
+    }
     if ((ended && !another) || now() > deadline) {
       std::string why = last_lines(log());
       throw UserError("agent",

@@ -2,6 +2,7 @@
 // may do so at once: the agent's own lock lets one live, and both find it.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -43,10 +44,11 @@ std::vector<std::filesystem::path> exposed_paths(const Environment& environment,
                                                  const Paths& paths);
 
 // The arguments with which it is started: for one user, on the loopback, without slots, and to end
-// by itself when it was idle for long. Pure.
+// by itself when it was idle for long. `port` 0: any. Pure.
 std::vector<std::string> serve_arguments(const std::filesystem::path& program,
                                          const std::filesystem::path& state,
-                                         const std::vector<std::filesystem::path>& exposed);
+                                         const std::vector<std::filesystem::path>& exposed,
+                                         std::uint16_t port);
 
 class LocalAgent {
  public:
@@ -63,11 +65,15 @@ class LocalAgent {
   protocol::os::awaitable<AgentAddress> wait(int besides);
 
  private:
+  // At the last one's port where that is free: an ssh_config may name it.
   void launch();
+  std::filesystem::path port_file() const { return paths_.agent() / "last-port"; }
   std::filesystem::path log() const { return paths_.agent() / "agent.log"; }
   const Environment& environment_;
   const Paths& paths_;
   protocol::os::executor executor_;
+  std::uint16_t port_ = 0;            // that the agent we started was to take; 0: any
+  bool any_port_ = false;             // the last one's port could not be had
   std::shared_ptr<int> exit_status_;  // of the agent that we started, once it has ended
 };
 

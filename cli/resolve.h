@@ -59,7 +59,7 @@ struct ResolveRequest {
   bool wait = true;  // false: one that another process is starting is returned as it is
   // For that process; below zero: without limit, 0: not at all.
   std::int64_t wait_seconds = -1;
-  bool use = true;   // false: it is only looked at
+  bool use = true;  // false: it is only looked at
   std::string config_digest;
 };
 

@@ -50,6 +50,11 @@ protocol::os::awaitable<int> run_ssh_config(Context& context) {
         "`ssh " + protocol::wire::shell_quote(box.via_ssh) + "` reaches the box itself.");
   }
 
+  if (box.name == kLocalBox) {
+    context.output.note(
+        "sandbox: the local box's agent ends when nobody uses it; `sandbox start` starts it again, "
+        "on this port unless another program has taken it");
+  }
   std::string alias = "sandbox-box-" + plain(box.name);
   std::filesystem::path known_hosts = context.paths.config / "known_hosts" / plain(box.name);
   auto written = protocol::os::make_private_directory(known_hosts.parent_path());

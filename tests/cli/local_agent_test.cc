@@ -33,9 +33,9 @@ TEST_CASE("what is shown never has this program's own files in it, nor is it the
 }
 
 TEST_CASE("the local box's agent has no slots, is this machine's alone, and ends when it is idle") {
-  auto argv = cli::serve_arguments("/opt/sandbox-agent", "/s", {"/data"});
-  CHECK(argv == std::vector<std::string>{"/opt/sandbox-agent", "serve", "--listen", "127.0.0.1:0",
-                                         "--state", "/s", "--name", "local", "--slots", "0",
-                                         "--idle-exit", "1800", "--trust-claimed-users", "--expose",
-                                         "/data"});
+  auto argv = cli::serve_arguments("/opt/sandbox-agent", "/s", {"/data"}, 4321);
+  CHECK(argv == std::vector<std::string>{"/opt/sandbox-agent", "serve", "--listen",
+                                         "127.0.0.1:4321", "--state", "/s", "--name", "local",
+                                         "--slots", "0", "--idle-exit", "1800",
+                                         "--trust-claimed-users", "--expose", "/data"});
 }

@@ -345,6 +345,21 @@ TEST_CASE("stock ssh reaches the sandbox with what ssh-config prints") {
   CHECK(ssh.out == "committed\n");
 }
 
+TEST_CASE("the local box's agent comes back on the port that ssh-config has printed") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  auto port = [&] { return json(machine.run({"ssh-config", "--json"})).at("Port"); };
+  const auto before = port();
+  CHECK(machine.run({"ssh-config"}).err.find("`sandbox start` starts it again") !=
+        std::string::npos);
+  const pid_t agent = machine.agent_pid();
+  ::kill(agent, SIGKILL);
+  CHECK(machine.exec("true").status == 0);
+  CHECK(machine.agent_pid() != agent);
+  CHECK(port() == before);
+}
+
 TEST_CASE("init writes a configuration that works, and never over another") {
   Machine machine;
   machine.make_repository();
