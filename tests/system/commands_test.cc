@@ -83,10 +83,15 @@ TEST_CASE("setup runs once, with env and --init, and its output is shown") {
   machine.exec("true");
   CHECK(machine.exec("cat setup-ran").out == "once\n");
   CHECK(file_text(machine.project() / "setup-ran") == "once\n");
-  auto reset = json(machine.run({"reset", "--json", "--init", "A=2"}));
+  auto again = machine.run({"reset", "--json", "--init", "A=2"});
+  CHECK(again.err.find("setting up us 2\n") != std::string::npos);
+  auto reset = json(again);
   CHECK(text(reset.at("OldRunID")) == text(boost::json::parse(started.out).at("RunID")));
   CHECK(reset.at("NewRunID") != reset.at("OldRunID"));
   CHECK(machine.exec("cat setup-ran").out == "once\nonce\n");
+  auto fresh = machine.run({"exec", "--reset", "--init", "A=3", "--", "cat", "setup-ran"});
+  CHECK(fresh.err.find("setting up us 3\n") != std::string::npos);
+  CHECK(fresh.out == "once\nonce\nonce\n");
   CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 1);
 }
 
@@ -452,13 +457,13 @@ TEST_CASE(
   auto expired = machine.run({"exec", "--wait=1", "--", "true"});
   CHECK(expired.status == 124);
   CHECK(expired.err.find("timed out after 1s waiting for the process") != std::string::npos);
-  auto waiting = machine.start({"start", "--wait", "--json"});
-  REQUIRE(test::eventually([&] { return waiting.pid() != 0; }));
+  auto waiting = machine.start({"start", "--wait"});
+  REQUIRE(waiting.err_has("waiting for the process that is starting this project's sandbox"));
   write_text(machine.root() / "go", "");
   CHECK(starter.wait().status == 0);
-  auto waited = json(waiting.wait());
-  CHECK(waited.at("Status") == "ready");
-  CHECK(waited.at("RunID") == other.at("RunID"));
+  auto waited = waiting.wait();
+  CHECK(waited.status == 0);
+  CHECK(waited.out.find("already running: " + text(other.at("RunID"))) != std::string::npos);
 }
 
 TEST_CASE("Ctrl+C during setup ends the start and leaves nothing") {

@@ -4,6 +4,7 @@
 
 #include <boost/json.hpp>
 
+#include "protocol/os/flock.h"
 #include "tests/support/catch.h"
 #include "tests/support/places.h"
 #include "tests/support/system.h"
@@ -361,6 +362,35 @@ TEST_CASE("options of --env and the configuration set variables, and ours stay h
   CHECK(ended.out == "file/line/with 'quotes'\nand lines//unset/unset\n");
 }
 
+TEST_CASE("the configuration's shell and depth are what setup and history get") {
+  Machine machine;
+  machine.make_repository();
+  for (const char* text : {"two\n", "three\n"}) {
+    write_text(machine.project() / "f", text);
+    machine.git({"commit", "-qam", "more"});
+  }
+  write_text(machine.project() / ".sandbox.yml",
+             "shell: /bin/bash\nsync: {depth: 1}\nsetup: 'echo \"$0 $BASH_VERSION\" > shell'\n");
+  auto ran = machine.exec("git rev-list --count HEAD");
+  INFO(ran.err);
+  CHECK(ran.out == "1\n");
+  CHECK(file_text(machine.project() / "shell").rfind("/bin/bash ", 0) == 0);
+  CHECK(machine.git({"rev-list", "--count", "HEAD"}).out == "3\n");
+}
+
+TEST_CASE("what --json was to say beside a command stands in Warnings") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / ".sandbox.yml", "env: {A: b}\n");
+  auto before = last_line(machine.run({"exec", "--json", "--", "true"}).out);
+  CHECK_FALSE(before.as_object().contains("Warnings"));
+  write_text(machine.project() / ".sandbox.yml", "env: {A: c}\n");
+  auto answer = last_line(machine.run({"exec", "--json", "--", "true"}).out);
+  REQUIRE(answer.as_object().contains("Warnings"));
+  CHECK(std::string(answer.at("Warnings").at(0).as_string())
+            .find(".sandbox.yml has changed since the sandbox was made") != std::string::npos);
+}
+
 TEST_CASE("arguments of any bytes arrive as they are") {
   Machine machine;
   machine.make_repository();
@@ -452,6 +482,14 @@ TEST_CASE("waiting says who holds the lock, once in a log, and a short wait says
   auto waiter = machine.start({"exec", "--", "echo", "mine"});
   REQUIRE(waiter.err_has("waiting for the lock"));
   auto quiet = machine.start({"exec", "--json", "--", "true"});
+  auto in_line = [&] {
+    return boost::json::parse(machine.run({"status", "--json"}).out).at("Queue").as_array().size();
+  };
+  REQUIRE(test::eventually([&] { return in_line() == 2; }));
+  // Whoever came later says by now that it waits, so the quiet one would have said it, too.
+  auto later = machine.start({"exec", "--", "true"});
+  REQUIRE(later.err_has("waiting for the lock: place 3"));
+  CHECK(quiet.err().empty());
   holder.end_input();
   auto ended = waiter.wait();
   CHECK(ended.status == 0);
@@ -460,6 +498,7 @@ TEST_CASE("waiting says who holds the lock, once in a log, and a short wait says
   CHECK(std::count(ended.err.begin(), ended.err.end(), '\n') == 1);
   auto silent = quiet.wait();
   CHECK(silent.err.empty());
+  CHECK(later.wait().status == 0);
   holder.wait();
 }
 
@@ -491,6 +530,51 @@ TEST_CASE("the options --no-wait and --wait=DURATION and SANDBOX_LOCK_WAIT bound
   CHECK(waiting.wait(std::chrono::seconds(10)).status == 130);
   holder.signal(SIGINT);
   holder.wait();
+}
+
+TEST_CASE("make, three times, builds once") {
+  Machine machine;
+  machine.make_repository();
+  write_text(machine.project() / "Makefile", "out: f\n\techo built >> log\n\tcp f out\n");
+  for (int i = 0; i < 3; ++i) {
+    INFO(i);
+    auto made = machine.run({"exec", "--", "make"});
+    INFO(made.out << made.err);
+    REQUIRE(made.status == 0);
+    CHECK(file_text(machine.project() / "log") == "built\n");
+  }
+  write_text(machine.project() / "f", "changed\n");
+  REQUIRE(machine.run({"exec", "--", "make"}).status == 0);
+  CHECK(file_text(machine.project() / "out") == "changed\n");
+  CHECK(file_text(machine.project() / "log") == "built\nbuilt\n");
+}
+
+// The agent has said `released` and sent the result; the client, which merges it, is held up by its
+// store's lock.
+TEST_CASE("a client killed with -9 when the lock is free again and nothing merged loses nothing") {
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  How open;
+  open.input_stays_open = true;
+  auto victim = machine.start({"exec", "--", "sh", "-c", "echo ready; cat; echo x > made"}, open);
+  REQUIRE(victim.out_has("ready"));
+  auto origin = fs::directory_iterator(machine.state() / "origins")->path();
+  auto lock = protocol::os::FileLock::lock(origin / "store.git/lock",
+                                           protocol::os::FileLock::Kind::exclusive);
+  REQUIRE(lock);
+  victim.end_input();
+  REQUIRE(test::eventually([&] {
+    return boost::json::parse(machine.run({"status", "--json"}).out).at("Active") == false;
+  }));
+  victim.signal(SIGKILL);
+  victim.wait();
+  CHECK_FALSE(fs::exists(machine.project() / "made"));
+  lock->release();
+  auto pulled = machine.run({"pull"});
+  INFO(pulled.out << pulled.err);
+  CHECK(pulled.status == 0);
+  CHECK(file_text(machine.project() / "made") == "x\n");
 }
 
 TEST_CASE("a client killed with -9 frees the lock, and loses no changes") {
