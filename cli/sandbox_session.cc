@@ -135,6 +135,14 @@ os::awaitable<std::optional<wire::Refused>> take_lock(SessionClient& client,
   co_return refused;
 }
 
+os::awaitable<void> release_lock(SessionClient& client, std::string box) {
+  try {
+    co_await client.release();
+  } catch (const BindFailed& failure) {
+    throw failed_error(failure.failed, box);
+  }
+}
+
 os::awaitable<void> take_and_release(Context& context, SessionClient& client, std::string verb,
                                      std::string box) {
   if (box == kLocalBox) {
@@ -145,11 +153,7 @@ os::awaitable<void> take_and_release(Context& context, SessionClient& client, st
   if (refused) {
     throw refused_error(*refused, box, lock.wait_seconds);
   }
-  try {
-    co_await client.release();
-  } catch (const BindFailed& failure) {
-    throw failed_error(failure.failed, box);
-  }
+  co_await release_lock(client, box);
 }
 
 os::awaitable<wire::result<void>> end_sandbox(Context& context, Connection& connection,

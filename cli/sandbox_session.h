@@ -20,6 +20,8 @@ namespace cli {
 // Throws UserError.
 protocol::os::awaitable<std::optional<protocol::wire::Refused>> take_lock(
     SessionClient& client, const protocol::wire::LockRequested& lock, std::string box);
+// Gives it back. Requires that nothing was done under it. Throws UserError.
+protocol::os::awaitable<void> release_lock(SessionClient& client, std::string box);
 
 // What a command that runs nothing does on a box that others use, too: it takes the command lock
 // for a moment, so that it is refused as every other is. Requires a bound session. Nothing on the

@@ -204,7 +204,7 @@ os::awaitable<void> BoxStarter::set_up() {
     throw refused(*no, lock.wait_seconds);
   }
   if (!has_lock_) {
-    co_await client_->release();
+    co_await release_lock(*client_, target_.key.box);
   }
 }
 
