@@ -17,7 +17,7 @@ inline std::string isolation_under_test() {
 inline std::vector<std::string> isolation_options() {
   std::vector<std::string> options = {"--isolation", isolation_under_test()};
   if (options.back() == "none") {
-    options.push_back("--trust-commands");
+    options.emplace_back("--trust-commands");
   }
   return options;
 }

@@ -384,7 +384,7 @@ TEST_CASE("program: a command that does not read holds its client up, and fills 
   producer.argv = {"head", "-c", std::to_string(kAll), "/dev/zero"};
   producer.stdout_fd = pipe->write.get();
   ssh.argv = world.ssh_arguments("sandbox", {});
-  ssh.argv.push_back("touch up; while ! test -e go; do sleep 0.01; done; wc -c >count");
+  ssh.argv.emplace_back("touch up; while ! test -e go; do sleep 0.01; done; wc -c >count");
   ssh.stdin_fd = pipe->read.get();
   auto client = protocol::os::Process::start(ssh);
   auto head = protocol::os::Process::start(producer);
@@ -587,6 +587,7 @@ TEST_CASE("program: many channels on one connection, and a terminal") {
       {"-o", "ControlMaster=yes", "-o", "ControlPath=" + control.string()});
   world.until([&] { return std::filesystem::exists(world.file("up")); });
   std::vector<protocol::os::Process> many;
+  many.reserve(20);
   for (int i = 0; i < 20; ++i) {
     many.push_back(world.ssh_beside("echo " + std::to_string(i) + "; exit " + std::to_string(i),
                                     world.scratch() / ("out" + std::to_string(i)), share));
@@ -596,7 +597,7 @@ TEST_CASE("program: many channels on one connection, and a terminal") {
     CHECK(read_text(world.scratch() / ("out" + std::to_string(i))) == std::to_string(i) + "\n");
   }
   auto terminal = share;
-  terminal.push_back("-tt");
+  terminal.emplace_back("-tt");
   auto tty = world.ssh("tty; echo $TERM; exit 4", "", "sandbox", terminal);
   CHECK(tty.out.find("/dev/pts/") == 0);
   CHECK(tty.exit.status == 4);
@@ -647,8 +648,9 @@ TEST_CASE("program: a state directory that cannot be used is named") {
   test::TemporaryDirectory directory;
   { std::ofstream(directory / "file") << "x"; }
   protocol::os::Spawn spawn;
-  spawn.argv = {SANDBOX_BIN_DIR "/sandbox-agent",       "serve", "--name", "x", "--state",
-                (directory / "file" / "state").string()};
+  const std::string program = SANDBOX_BIN_DIR "/sandbox-agent";
+  spawn.argv = {program, "serve",   "--name",
+                "x",     "--state", (directory / "file" / "state").string()};
   auto ran = protocol::os::run(spawn);
   REQUIRE(ran);
   CHECK(ran->exit.status == 1);
