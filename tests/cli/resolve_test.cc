@@ -366,7 +366,7 @@ TEST_CASE("replacing takes the old one's lock before anything changes, and ends 
     co_return;
   };
   auto end = [&]() -> os::awaitable<std::optional<cli::UserError>> {
-    happened.push_back(world.stored()[0].id == "old" ? "end before" : "end after");
+    happened.emplace_back(world.stored()[0].id == "old" ? "end before" : "end after");
     world.box.sandboxes.erase("old");
     std::optional<cli::UserError> ended;
     co_return ended;

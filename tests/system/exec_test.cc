@@ -263,11 +263,11 @@ TEST_CASE("the option -t gives the command a terminal with our size, keys and wi
   machine.exec("true");
   How how;
   how.terminal = true;
-  auto running = machine.start({"exec", "-t", "--", "sh", "-c",
-                                "test -t 0 && test -t 1 && test -t 2 && echo terminal; stty size; "
-                                "trap 'stty size' WINCH; echo $TERM; read line; echo \"<$line>\"; "
-                                "while ! read line; do :; done; exit 5"},
-                               how);
+  const std::string script =
+      "test -t 0 && test -t 1 && test -t 2 && echo terminal; stty size; "
+      "trap 'stty size' WINCH; echo $TERM; read line; echo \"<$line>\"; "
+      "while ! read line; do :; done; exit 5";
+  auto running = machine.start({"exec", "-t", "--", "sh", "-c", script}, how);
   REQUIRE(running.out_has("xterm"));
   CHECK(running.out().find("terminal\r\n") != std::string::npos);
   CHECK(running.out().find("30 100") != std::string::npos);
@@ -436,6 +436,7 @@ TEST_CASE("eight at once in a fresh project make one sandbox") {
   Machine machine;
   machine.make_repository();
   std::vector<test::Running> all;
+  all.reserve(8);
   for (int i = 0; i < 8; ++i) {
     all.push_back(machine.start({"exec", "--json", "--", "true"}));
   }
@@ -456,6 +457,7 @@ TEST_CASE("five at once from one work tree end with all lines, here and there") 
   machine.make_repository();
   machine.exec("true");
   std::vector<test::Running> all;
+  all.reserve(5);
   for (int i = 0; i < 5; ++i) {
     all.push_back(
         machine.start({"exec", "--", "sh", "-c", "echo S >> lines; sleep 0.1; echo E >> lines"}));

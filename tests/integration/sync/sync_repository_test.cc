@@ -314,7 +314,7 @@ TEST_CASE("a partial clone sends what it has and names what it lacks") {
   // Nothing was fetched behind the user's back.
   CHECK(git(scratch / "laptop",
             {"-c", "protocol.allow=never", "rev-list", "--objects", "--missing=print", "HEAD"})
-            .out.find("?") != std::string::npos);
+            .out.find('?') != std::string::npos);
 }
 
 TEST_CASE("submodules and nested repositories are named, not entered") {
