@@ -377,9 +377,9 @@ TEST_CASE("on this machine's own box a reset waits in line, and names whom it wa
   machine.make_repository();
   auto id = start(machine);
   auto running = hold(machine);
-  auto resetting = machine.start({"reset", "--json"});
   auto told = machine.start({"reset"});
   REQUIRE(told.err_has("held by tester: exec `sh -c"));
+  auto resetting = machine.start({"reset", "--json"});  // behind the first
   CHECK(status_of(machine, id) == "active");
   told.signal(SIGINT);
   CHECK(told.wait().status == 130);
