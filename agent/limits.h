@@ -29,8 +29,8 @@ class Limits {
         root_(root),
         cpus_(std::move(cpus)) {}
 
-  // Whether a sandbox is held to them as a whole, or else each of its commands.
-  bool of_sandboxes() const { return cgroups_.has_value(); }
+  // Whether a sandbox is held to all of them as a whole, or to some only each of its commands.
+  bool of_sandboxes() const { return by_cgroup("memory") && by_cgroup("cpu") && by_cgroup("pids"); }
   // Errc::bad_input for numbers that are no limits, Errc::unsupported naming the limit that cannot
   // be enforced here and what is missing.
   result<void> check(const protocol::wire::Limits& limits, bool isolated) const;

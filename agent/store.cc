@@ -156,7 +156,10 @@ result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& file) {
   auto worker = std::make_unique<Worker>(std::move(*database));
   Database& opened = worker->database;
   auto counted = opened.transaction([&]() -> result<void> {
-    auto grown = opened.query("UPDATE meta SET value = value + 1 WHERE name = 'epoch'");
+    // Also beyond what a supervisor has seen when the database is an older copy that was put back.
+    auto grown = opened.query(
+        "UPDATE meta SET value = max(value + 1, CAST(strftime('%s', 'now') AS INTEGER)) "
+        "WHERE name = 'epoch'");
     if (!grown) return grown.error();
     const auto rows = opened.query("SELECT value FROM meta ORDER BY name");  // agent, epoch
     if (!rows) return rows.error();

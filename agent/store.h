@@ -90,7 +90,7 @@ class Store {
   Store& operator=(const Store&) = delete;
 
   const std::string& agent_id() const;  // 32 hex digits, made once per database
-  std::uint64_t epoch() const;          // grows by one at each open
+  std::uint64_t epoch() const;  // grows at each open, and is no less than the time in seconds
 
   // Writes fail with Errc::no_space, denied or io, and then have changed nothing.
   awaitable<result<std::vector<SandboxRecord>>> sandboxes();

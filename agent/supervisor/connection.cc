@@ -152,7 +152,7 @@ void Connection::on_hello(const wire::Hello& hello) {
   if (std::exchange(greeted_, true))
     return fail(0, "hello", Failure(Errc::refused, "there was a hello already"));
   if (!supervisor_.follow(hello.epoch)) {
-    fail(0, "hello", Failure(Errc::gone, "a later agent has this sandbox"));
+    fail(0, "hello", Failure(Errc::refused, "a later agent has this sandbox"));
     return on_hangup();
   }
   hello_ = hello;

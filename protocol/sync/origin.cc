@@ -59,15 +59,6 @@ result<std::string> read_or_make_id(const fs::path& store) {
   return id;
 }
 
-void name_damaged(const UnwrittenRecord& record, MergeReport& report) {
-  if (!record.damaged.empty()) {
-    report.refused.push_back(
-        {record.damaged.native(),
-         "the record of what could not be written here was damaged and is kept so; the files are "
-         "under refs/kept/ of the store beside it"});
-  }
-}
-
 }  // namespace
 
 class WorkTreeOrigin : public Origin {
@@ -101,6 +92,21 @@ class WorkTreeOrigin : public Origin {
   std::string get(const std::string& sandbox, const char* what) const {
     return is_sandbox_name(sandbox) ? store_.get_ref(ref(sandbox, what)) : std::string();
   }
+  // Says, once there is a report to say it in, where a damaged record is kept.
+  void name_damaged(MergeReport& report) {
+    for (const fs::path& file : std::exchange(damaged_, {})) {
+      report.refused.push_back(
+          {file.native(),
+           "the record of what could not be written here was damaged and is kept so; the files "
+           "are under refs/kept/ of the store beside it"});
+    }
+  }
+  result<std::vector<Unwritten>> take_unwritten(const std::string& sandbox) {
+    auto record = read_unwritten(unwritten_file(sandbox));
+    if (!record) return record.error();
+    if (!record->damaged.empty()) damaged_.push_back(std::move(record->damaged));
+    return std::move(record->all);
+  }
   static std::string ref(const std::string& sandbox, const char* what) {
     return "refs/sandboxes/" + sandbox + "/" + what;
   }
@@ -126,6 +132,7 @@ class WorkTreeOrigin : public Origin {
   std::string no_git_;                          // why a .git that is there does not count
   ObjectStore store_;
   SnapshotBuilder builder_;
+  std::vector<fs::path> damaged_;                // records that were put aside, not yet told
   std::map<std::string, SnapshotRecord> taken_;  // by this object, with what went with them
 };
 
@@ -341,9 +348,9 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
     report.already = true;
     return report;
   }
-  auto record = read_unwritten(unwritten_file(sandbox));
-  if (!record) return record.error();
-  std::vector<Unwritten>& unwritten = record->all;
+  auto read = take_unwritten(sandbox);
+  if (!read) return read.error();
+  std::vector<Unwritten>& unwritten = *read;
   const bool had_any = !unwritten.empty();
   auto report = with_context([&](const MergeContext& context) {
     return merge_result(context, before, result, unwritten);
@@ -356,7 +363,7 @@ result<MergeReport> WorkTreeOrigin::merge(const std::string& sandbox, const wire
     if (ours && !result.base.empty() && !here) return Failure(Errc::not_found, report.error().what);
   }
   if (!report) return report;
-  name_damaged(*record, *report);
+  name_damaged(*report);
   // First: what is recorded as merged is not asked for again.
   if (had_any || !unwritten.empty()) {
     auto kept = write_unwritten(unwritten_file(sandbox), unwritten);
@@ -371,18 +378,19 @@ result<MergeReport> WorkTreeOrigin::merge_unwritten(const std::string& sandbox) 
   if (!is_sandbox_name(sandbox)) return MergeReport();
   auto lock = store_.lock();
   if (!lock) return lock.error();
-  auto record = read_unwritten(unwritten_file(sandbox));
-  if (!record) return record.error();
-  std::vector<Unwritten>& unwritten = record->all;
+  auto read = take_unwritten(sandbox);
+  if (!read) return read.error();
+  std::vector<Unwritten>& unwritten = *read;
   if (unwritten.empty()) {
     MergeReport nothing;
-    name_damaged(*record, nothing);
+    name_damaged(nothing);
     return nothing;
   }
   auto report = with_context([&](const MergeContext& context) {
     return protocol::sync::merge_unwritten(context, unwritten);
   });
   if (!report) return report;
+  name_damaged(*report);
   auto kept = write_unwritten(unwritten_file(sandbox), unwritten);
   if (!kept) return kept.error();
   return report;

@@ -21,6 +21,7 @@ namespace {
 // Files that are staged before they are put in place. Each batch that has to be on the disk costs
 // one sync of the whole file system, which takes seconds where others write to it, too.
 constexpr std::size_t kBatch = 4000;
+constexpr std::uint64_t kBatchBytes = std::uint64_t{256} << 20;  // what they replace is there, too
 constexpr std::size_t kSyncEach = 8;  // above this many, one sync of the file system is cheaper
 
 // The permissions of a file that replaces `old`: what git does not record stays as it was.
@@ -49,6 +50,7 @@ ChangeOutcome moved_on() {
 struct TreeWriter::Staged {
   std::size_t index;
   TemporaryFile file;
+  std::uint64_t bytes;
 };
 
 TreeWriter::TreeWriter(const os::Beneath& root, ReadBlob read_blob, TreeWriterOptions options)
@@ -67,6 +69,7 @@ result<std::vector<ChangeOutcome>> TreeWriter::run(const std::vector<Change>& ch
     if (outcomes[i].failure.code == Errc::no_space) work = outcomes[i].failure;
   }
   std::vector<Staged> staged;
+  std::uint64_t bytes = 0;  // of those
   for (std::size_t i = 0; i < changes.size() && work; ++i) {
     const Change& change = changes[i];
     if (!change.to) continue;
@@ -81,7 +84,11 @@ result<std::vector<ChangeOutcome>> TreeWriter::run(const std::vector<Change>& ch
       staged.push_back(std::move(**one));
       // They are synced together then, and one descriptor each is enough.
       if (staged.size() > kSyncEach) staged.back().file.close();
-      if (staged.size() >= kBatch) work = place(staged, changes, outcomes);
+      bytes += staged.back().bytes;
+      if (staged.size() >= kBatch || bytes >= kBatchBytes) {
+        work = place(staged, changes, outcomes);
+        bytes = 0;
+      }
     }
   }
   if (work) work = place(staged, changes, outcomes);
@@ -191,16 +198,19 @@ result<std::optional<TreeWriter::Staged>> TreeWriter::stage(const Change& change
   auto file = create();
   if (!file && file.error().code == Errc::denied && make_writable(parent)) file = create();
   if (!file) return give_up(file.error());
+  std::uint64_t size = 0;
   if (!link) {
-    auto written = read_blob_(
-        change.to->oid, [&](std::string_view bytes) -> result<void> { return file->write(bytes); });
+    auto written = read_blob_(change.to->oid, [&](std::string_view bytes) -> result<void> {
+      size += bytes.size();
+      return file->write(bytes);
+    });
     if (!written) return written.error();
     if (replaces) {
       auto set = file->set_mode(permissions(program, *change.expected));
       if (!set) return give_up(set.error());
     }
   }
-  return std::optional<Staged>(Staged{index, std::move(*file)});
+  return std::optional<Staged>(Staged{index, std::move(*file), size});
 }
 
 result<void> TreeWriter::place(std::vector<Staged>& staged, const std::vector<Change>& changes,

@@ -78,7 +78,7 @@ LoadedState load_state(const std::filesystem::path& file) {
   auto directory = os::Beneath::open(file.parent_path());
   if (!directory) return loaded;
   auto text = directory->read_file(file.filename().native(), kMaxState);
-  if (!text && text.error().code == wire::Errc::not_found) return loaded;
+  if (!text && text.error().code != wire::Errc::too_large) return loaded;  // it may be whole
   std::optional<WorkspaceState> state;
   if (text) state = parse(*text);
   if (state) {

@@ -27,6 +27,13 @@ using namespace protocol::wire;
 
 namespace {
 
+// How much more an agent may have in memory, in KiB, however much goes through it.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::uint64_t kMostMemory = 400'000;  // what was freed stays for a while
+#else
+constexpr std::uint64_t kMostMemory = 32'000;
+#endif
+
 bool is_alive(const std::string& pid) {
   return !pid.empty() && ::kill(static_cast<pid_t>(std::stol(pid)), 0) == 0;
 }
@@ -362,7 +369,7 @@ TEST_CASE("program: a client that does not read holds its command up, and fills 
   auto written = written_when_stuck(std::stoi(read_text(world.file("pid"))));
   CHECK(written > 0);
   CHECK(written < kAll / 4);
-  CHECK(world.resident_kb() < before + 32'000);
+  CHECK(world.resident_kb() < before + kMostMemory);
   std::vector<char> buffer(1 << 20);
   for (std::size_t left = kAll; left > 0;) {
     ssize_t count = ::read(fifo.get(), buffer.data(), buffer.size());
@@ -370,7 +377,7 @@ TEST_CASE("program: a client that does not read holds its command up, and fills 
     left -= std::min(left, static_cast<std::size_t>(count));
   }
   CHECK(client.wait_blocking().status == 0);
-  CHECK(world.resident_kb() < before + 32'000);
+  CHECK(world.resident_kb() < before + kMostMemory);
 }
 
 TEST_CASE("program: a command that does not read holds its client up, and fills no memory") {
@@ -395,12 +402,12 @@ TEST_CASE("program: a command that does not read holds its client up, and fills 
   auto written = written_when_stuck(head->pid());
   CHECK(written > 0);
   CHECK(written < kAll / 4);
-  CHECK(world.resident_kb() < before + 32'000);
+  CHECK(world.resident_kb() < before + kMostMemory);
   std::ofstream(world.file("go")) << std::flush;
   CHECK(client->wait_blocking().status == 0);
   CHECK(head->wait_blocking().status == 0);
   CHECK(std::stoull(read_text(world.file("count"))) == kAll);
-  CHECK(world.resident_kb() < before + 32'000);
+  CHECK(world.resident_kb() < before + kMostMemory);
 }
 
 TEST_CASE("program: directives of stock clients") {

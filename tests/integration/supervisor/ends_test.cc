@@ -216,7 +216,7 @@ TEST_CASE("a later agent's hello ends what an earlier one said, read or not") {
   CHECK(earlier->gone());
   auto late = s.connect_silent();
   late->send(0, first);
-  CHECK(late->expect<wire::Failed>().code == "gone");
+  CHECK(late->expect<wire::Failed>().code == "refused");
   late->exec(1, "touch never");
   CHECK(late->gone());
   // What ran goes on until the later agent says otherwise.
