@@ -138,9 +138,7 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
     flight.waiting.reset();
     granted_ = *granted;
     outcome.granted = *granted;
-    for (const auto& holder : granted->bypassed) {
-      output_.warn("the lock was taken although " + describe_hold(holder, {}));
-    }
+    warn_of_bypassed();
     flight.again = granted->queued;
     outcome.not_synced = granted->shared;
     if (granted->shared && flight.cycle.exec) {
@@ -224,7 +222,7 @@ os::awaitable<void> SessionClient::take(Flight& flight, const wire::Message& mes
   } else if (std::holds_alternative<wire::Released>(message)) {
     flight.finished = true;
   } else if (const auto* notice = std::get_if<wire::Notice>(&message)) {
-    output_.note("sandbox: " + notice->text);
+    output_.warn(notice->text);
   }
 }
 

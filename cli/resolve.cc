@@ -323,7 +323,11 @@ os::awaitable<Resolver::Replaced> Resolver::replace(
   }
   std::optional<UserError> in_use;
   if (live) {
-    in_use = co_await end_old();
+    try {
+      in_use = co_await end_old();
+    } catch (const UserError& error) {  // it may have ended or not: the next look at it tells
+      in_use = error;
+    }
   }
   if (in_use) {
     auto storage = co_await lock();

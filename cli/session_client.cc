@@ -207,6 +207,7 @@ os::awaitable<std::optional<wire::Refused>> SessionClient::lock(const wire::Lock
       waiting->set(*queued);
     } else if (const auto* granted = std::get_if<wire::Granted>(&incoming.message)) {
       granted_ = *granted;
+      warn_of_bypassed();
       co_return refused;
     } else if (const auto* no = std::get_if<wire::Refused>(&incoming.message)) {
       refused = *no;
@@ -214,6 +215,12 @@ os::awaitable<std::optional<wire::Refused>> SessionClient::lock(const wire::Lock
     } else if (const auto* failed = std::get_if<wire::Failed>(&incoming.message)) {
       throw BindFailed(*failed);
     }
+  }
+}
+
+void SessionClient::warn_of_bypassed() {
+  for (const auto& holder : granted_.bypassed) {
+    output_.warn("the lock was taken although " + describe_hold(holder, {}));
   }
 }
 

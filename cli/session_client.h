@@ -127,6 +127,7 @@ class SessionClient {
   protocol::os::awaitable<void> pull_into(std::shared_ptr<protocol::sync::Origin> origin,
                                           CycleOutcome& outcome);
   void on_session_message(const protocol::wire::Message& message);
+  void warn_of_bypassed();  // in spite of whose locks ours was granted
   protocol::os::awaitable<void> receive(std::shared_ptr<protocol::sync::Origin> origin,
                                         std::uint32_t request, protocol::wire::Result result,
                                         CycleOutcome& outcome);

@@ -24,7 +24,7 @@ class BoxStarter : public SandboxStarter {
   protocol::os::awaitable<void> abandon(const Entry& entry) override;
 
   // What runs `command` after start() is to do so under the lock of the setup, which is asked for
-  // in its name and kept: client() has it then.
+  // in its name and kept: take_client() has it then.
   void keep_lock_for(std::string command) { command_ = std::move(command); }
   // A sandbox was ended to make room for this one. There is no way back: unless --wait or --no-wait
   // was given, whoever came into line meanwhile is waited for, however long that takes.

@@ -407,16 +407,26 @@ TEST_CASE("an old one that is used again at the last moment stays on record") {
   auto resolver = world.resolver();
   FakeStarter starter(world.loop.executor(), world.box);
   auto take = [](cli::Entry) -> os::awaitable<void> { co_return; };
-  auto end = []() -> os::awaitable<std::optional<cli::UserError>> {
-    std::optional<cli::UserError> in_use = cli::UserError("lock", "in use", "", cli::kBusy);
-    co_return in_use;
+  auto in_use = []() -> os::awaitable<std::optional<cli::UserError>> {
+    std::optional<cli::UserError> why = cli::UserError("lock", "in use", "", cli::kBusy);
+    co_return why;
   };
-  CHECK_THROWS_AS(world.loop.run(resolver.replace(world.request, starter, take, end)),
-                  cli::UserError);
-  REQUIRE(world.stored().size() == 1);
-  CHECK(world.stored()[0].id == "old");
-  CHECK(world.stored()[0].state == cli::EntryState::ready);
-  CHECK(world.stored()[0].ending.empty());
+  auto fails = []() -> os::awaitable<std::optional<cli::UserError>> {
+    std::optional<cli::UserError> none;
+    co_await os::pause(co_await boost::asio::this_coro::executor, std::chrono::milliseconds(0));
+    throw cli::UserError("box", "the connection was lost");
+    co_return none;
+  };
+  for (const std::function<os::awaitable<std::optional<cli::UserError>>()>& end :
+       {std::function<os::awaitable<std::optional<cli::UserError>>()>(in_use),
+        std::function<os::awaitable<std::optional<cli::UserError>>()>(fails)}) {
+    CHECK_THROWS_AS(world.loop.run(resolver.replace(world.request, starter, take, end)),
+                    cli::UserError);
+    REQUIRE(world.stored().size() == 1);
+    CHECK(world.stored()[0].id == "old");
+    CHECK(world.stored()[0].state == cli::EntryState::ready);
+    CHECK(world.stored()[0].ending.empty());
+  }
   CHECK(world.box.starts == 0);
 }
 
