@@ -127,6 +127,10 @@ TEST_CASE("a forced command runs beside the one that holds the box", "[L25]") {
   CHECK(forced.status == 0);
   CHECK(forced.out == "beside\n");
   CHECK(holder.err_has("bob"));  // who is told
+  CHECK(has(forced.err, "the lock was taken although"));
+  team.bob.git({"checkout", "-q", "-b", "other"});  // whose sandbox is yet to be made
+  CHECK(has(team.bob.run({"exec", "--force-command", "--", "true"}).err,
+            "the lock was taken although"));
   Team::end(holder);
 }
 
