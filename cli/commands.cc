@@ -36,6 +36,7 @@ const Option kForceCommand{"force-command", nullptr,
 const std::vector<Option>& global_options() {
   static const std::vector<Option> rows = {
       {"json", nullptr, "answer with one line of JSON on stdout, errors too"},
+      {"format", "FORMAT", "text, or json, which is --json"},
       {"box", "NAME|HOST:PORT",
        "the box (default: SANDBOX_BOX; then, for what is about one project, the `box` of its "
        "trusted "

@@ -25,11 +25,21 @@ namespace {
 constexpr std::size_t kPoolThreads =
     8;  // blocked at once: input, output, errors, a pack, a lock, git
 
+// Looked for before the arguments are understood: what is wrong with them is told in JSON, too.
+bool wants_json(const std::vector<std::string>& words) {
+  auto end = std::find(words.begin(), words.end(), "--");
+  for (auto word = words.begin(); word != end; ++word) {
+    bool format = *word == "--format" && word + 1 != end && word[1] == "json";
+    if (*word == "--json" || *word == "--format=json" || format) {
+      return true;
+    }
+  }
+  return false;
+}
+
 OutputOptions output_options(const Environment& environment) {
   OutputOptions options;
-  auto end = std::find(environment.arguments.begin(), environment.arguments.end(), "--");
-  options.json = std::find(environment.arguments.begin(), end, "--json") !=
-                 end;  // errors in the arguments, too
+  options.json = wants_json(environment.arguments);
   options.no_color = !environment.get("NO_COLOR").empty();
   options.stdout_open = environment.stdout_open;
   options.stdout_is_terminal = environment.stdout_is_terminal;
@@ -50,6 +60,16 @@ ColorChoice color_choice(const Arguments& arguments) {
   }
   throw UserError("arguments", "--color takes auto, always or never, not `" + when + "`", {},
                   kMisuse);
+}
+
+void check_format(const Arguments& arguments) {
+  std::string format = arguments.value("format").value_or("text");
+  if (format != "text" && format != "json") {
+    throw UserError("arguments", "--format takes text or json, not `" + format + "`", {}, kMisuse);
+  }
+  if (arguments.has("format") && arguments.has("json")) {
+    throw UserError("arguments", "--json and --format exclude each other", {}, kMisuse);
+  }
 }
 
 UserError interrupted(int signal) { return UserError("command", "interrupted", {}, 128 + signal); }
@@ -128,6 +148,7 @@ int run(const Environment& environment) {
   try {
     ParsedLine line = parse_line(environment.arguments);
     options.color = color_choice(line.arguments);
+    check_format(line.arguments);
     output = Output(options);
     if (line.arguments.has("help")) {
       std::string text = line.command == nullptr ? overview() : help(*line.command);

@@ -59,6 +59,24 @@ TEST_CASE("help goes to stdout, misuse to stderr with 2") {
   CHECK(json(machine.run({"version", "--json"})).at("Protocol") == 1);
 }
 
+TEST_CASE(
+    "the format json is what --json asks for, wherever it stands, and errors are told in it") {
+  Machine machine;
+  machine.make_repository();
+  CHECK(machine.run({"--format", "json", "list"}).out == "{\"Sandboxes\":[]}\n");
+  CHECK(machine.run({"list", "--format=json"}).out == "{\"Sandboxes\":[]}\n");
+  CHECK(machine.run({"list", "--format", "text"}).out.find('{') == std::string::npos);
+  CHECK(json(machine.run({"list", "--format=json", "--sort", "no-such"}))
+            .as_object()
+            .contains("Error"));
+  for (test::Words wrong : {test::Words{"list", "--format", "xml"},
+                            test::Words{"list", "--json", "--format", "text"}}) {
+    auto refused = machine.run(wrong);
+    CHECK(refused.status == 2);
+    CHECK((refused.out + refused.err).find("--format") != std::string::npos);
+  }
+}
+
 TEST_CASE("start makes one, says when there is one, and asks nothing") {
   Machine machine;
   machine.make_repository();
