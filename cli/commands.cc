@@ -257,10 +257,9 @@ const std::vector<Command>& commands() {
       {"reset",
        "End this project's sandbox and make a new one",
        "reset [CONFIG]",
-       "Waits for the lock as exec does: on this machine's own box in line behind the command that "
-       "runs in the sandbox, which it names, and on any other box not at all. Ends nobody's "
-       "command "
-       "but by force.",
+       "Says who has the sandbox and exits with 75 while a command runs in it; --wait waits for "
+       "the "
+       "end of that, and --force ends it.",
        {kDir,
         kId,
         kDiscard,

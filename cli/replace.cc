@@ -21,6 +21,11 @@ bool by_force(const Context& context) {
   return context.arguments.has("force-command") || context.arguments.has("force");
 }
 
+bool says_how_long(const Context& context) {
+  return context.arguments.has("wait") || !context.environment.get("SANDBOX_LOCK_WAIT").empty() ||
+         context.environment.get("CI") == "true";
+}
+
 UserError in_use(const Context& context, const wire::Refused& refused, const Entry& entry) {
   return in_use_error(refused, entry.key.box, entry.id,
                       context.verb == "exec" ? "--force-command" : "--force");
@@ -49,6 +54,9 @@ os::awaitable<void> take(Context& context, Old& old, Entry entry) {
   old.client = co_await bind_sandbox(context, *old.connection, entry, std::string(kNoOrigin));
   wire::LockRequested lock = lock_request(context, "reset", "", entry.key.box);
   lock.force = by_force(context);
+  if (!says_how_long(context)) {
+    lock.wait_seconds = 0;  // on this machine's own box, too: what runs in it is not to be ended
+  }
   std::optional<wire::Refused> refused;
   std::optional<BindFailed> gone;
   try {
@@ -66,7 +74,9 @@ os::awaitable<void> take(Context& context, Old& old, Entry entry) {
     old.client.reset();
   }
   if (refused) {
-    throw refused_error(*refused, entry.key.box, lock.wait_seconds);
+    throw entry.key.box == kLocalBox && lock.wait_seconds == 0
+        ? in_use(context, *refused, entry)
+        : refused_error(*refused, entry.key.box, lock.wait_seconds);
   }
   if (old.client) {
     co_await refuse_to_lose(context, *old.client, entry);

@@ -312,7 +312,7 @@ TEST_CASE("eight resets and execs at once leave one sandbox") {
   std::vector<test::Running> all;
   for (int i = 0; i < 4; ++i) {
     all.push_back(machine.start({"exec", "--", "true"}));
-    if (i % 2 == 0) all.push_back(machine.start({"reset"}));
+    if (i % 2 == 0) all.push_back(machine.start({"reset", "--wait"}));
   }
   for (auto& one : all) {
     auto ended = one.wait(std::chrono::seconds(120));

@@ -359,8 +359,8 @@ TEST_CASE("stop and reset are refused while somebody's command runs, naming who 
   machine.make_repository();
   auto id = start(machine);
   auto running = hold(machine);
-  for (test::Words words : {test::Words{"stop"}, test::Words{"reset", "--no-wait"},
-                            test::Words{"exec", "--reset", "--no-wait", "--", "true"}}) {
+  for (test::Words words :
+       {test::Words{"stop"}, test::Words{"reset"}, test::Words{"exec", "--reset", "--", "true"}}) {
     INFO(words[0]);
     auto refused = machine.run(words);
     CHECK(refused.status == 75);
@@ -372,14 +372,14 @@ TEST_CASE("stop and reset are refused while somebody's command runs, naming who 
   CHECK(running.wait(std::chrono::seconds(30)).status == 255);
 }
 
-TEST_CASE("on this machine's own box a reset waits in line, and names whom it waits for") {
+TEST_CASE("a reset waits in line with --wait, and names whom it waits for") {
   Machine machine;
   machine.make_repository();
   auto id = start(machine);
   auto running = hold(machine);
-  auto told = machine.start({"reset"});
+  auto told = machine.start({"reset", "--wait"});
   REQUIRE(told.err_has("held by tester: exec `sh -c"));
-  auto resetting = machine.start({"reset", "--json"});  // behind the first
+  auto resetting = machine.start({"reset", "--wait", "--json"});  // behind the first
   CHECK(status_of(machine, id) == "active");
   told.signal(SIGINT);
   CHECK(told.wait().status == 130);
