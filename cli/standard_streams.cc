@@ -11,7 +11,24 @@ namespace wire = protocol::wire;
 
 namespace {
 
-os::Fd duplicate(int fd) { return os::Fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 3)); }
+// A descriptor for us to wait on. To wait makes an open file non-blocking for everybody who has it,
+// the shell and what it runs next included: so it is opened anew where that can be done.
+os::Fd of_our_own(int fd) {
+  if (fd < 0) {
+    return {};
+  }
+  struct stat status {};
+  int flags = ::fcntl(fd, F_GETFL);
+  if (flags >= 0 && ::fstat(fd, &status) == 0 &&
+      (S_ISCHR(status.st_mode) || S_ISFIFO(status.st_mode))) {
+    std::string name = "/proc/self/fd/" + std::to_string(fd);
+    os::Fd anew(::open(name.c_str(), (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    if (anew) {
+      return anew;
+    }
+  }
+  return os::Fd(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+}
 
 bool is_writable(int fd) {
   int flags = ::fcntl(fd, F_GETFL);
@@ -34,11 +51,11 @@ bool has_input(int fd) {
 StandardStreams::StandardStreams(os::executor executor, Output& output, Options options)
     : output_(output),
       options_(options),
-      in_(os::FdStream::pair(executor, duplicate(options.input), os::Fd(),
+      in_(os::FdStream::pair(executor, of_our_own(options.input), os::Fd(),
                              os::FdStream::Sharing::shared)),
-      out_(os::FdStream::pair(executor, os::Fd(), duplicate(options.output),
+      out_(os::FdStream::pair(executor, os::Fd(), of_our_own(options.output),
                               os::FdStream::Sharing::shared)),
-      error_(os::FdStream::pair(executor, os::Fd(), duplicate(options.error),
+      error_(os::FdStream::pair(executor, os::Fd(), of_our_own(options.error),
                                 os::FdStream::Sharing::shared)) {}
 
 void StandardStreams::begin() {
