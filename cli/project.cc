@@ -138,6 +138,16 @@ Project find_project(const Environment& environment, const std::string& director
       break;
     }
   }
+  std::error_code elsewhere;
+  if (!project.git && (project.root == project.root.root_path() ||
+                       fs::equivalent(project.root, environment.get("HOME"), elsewhere))) {
+    throw UserError("project",
+                    project.root.string() + " is " +
+                        (project.root == project.root.root_path() ? "the whole machine"
+                                                                  : "your home directory") +
+                        ", and no git repository: all that is in it would be sent",
+                    "Change to a project's directory, or name one with --dir.", kMisuse);
+  }
   struct stat status {};
   if (::stat(project.root.c_str(), &status) != 0) {
     throw UserError("project",

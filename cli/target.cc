@@ -92,6 +92,8 @@ Target find_target(Context& context, const std::string& config) {
   target.key.box = target.config.box.empty() ? kLocalBox : target.config.box;
   if (target.key.box == kLocalBox) {
     target.key.machine = machine_id();
+  } else {
+    find_box(context.paths, target.key.box);  // says so, before anything is put on record
   }
   target.key.project = target.project.root.string();
   target.key.device = target.project.device;

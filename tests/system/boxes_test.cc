@@ -525,4 +525,7 @@ TEST_CASE("an unknown box is named with those that are known, and nothing is mad
     CHECK(has(ended.err, "local, rig"));
   }
   CHECK(test::sandbox_count(alice.run({"list", "--json"}).out) == 0);
+  auto everywhere = alice.run({"list", "--all"});  // nor put on record
+  CHECK_FALSE(has(everywhere.err, "rgi"));
+  CHECK(alice.run({"stop", "--all"}).status == 0);
 }

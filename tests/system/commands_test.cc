@@ -59,6 +59,18 @@ TEST_CASE("help goes to stdout, misuse to stderr with 2") {
   CHECK(json(machine.run({"version", "--json"})).at("Protocol") == 1);
 }
 
+TEST_CASE("a home directory that is no repository is not taken for a project") {
+  Machine machine;
+  machine.make_repository();
+  auto refused = machine.run({"exec", "--dir", machine.home().string(), "--", "true"});
+  CHECK(refused.status == 2);
+  CHECK(refused.err.find("is your home directory, and no git repository") != std::string::npos);
+  CHECK(machine.run({"start", "--dir", "/"}).status == 2);
+  CHECK(test::sandbox_count(machine.run({"list", "--json"}).out) == 0);
+  machine.git({"init", "-q", machine.home().string()});
+  CHECK(machine.run({"exec", "--dir", machine.home().string(), "--", "true"}).status == 0);
+}
+
 TEST_CASE(
     "the format json is what --json asks for, wherever it stands, and errors are told in it") {
   Machine machine;
