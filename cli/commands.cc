@@ -35,7 +35,7 @@ const Option kForceCommand{"force-command", nullptr,
 
 const std::vector<Option>& global_options() {
   static const std::vector<Option> rows = {
-      {"json", nullptr, "answer with one line of JSON on stdout, errors too"},
+      {"json", nullptr, "answer and errors in one JSON line, after any output"},
       {"format", "FORMAT", "text, or json, which is --json"},
       {"box", "NAME|HOST:PORT",
        "the box (default: SANDBOX_BOX; then, for what is about one project, the `box` of its "
@@ -87,9 +87,9 @@ const std::vector<Command>& commands() {
        "Sends the work tree, runs COMMAND in the sandbox, in the same directory as here, and "
        "brings changed files back. Makes the sandbox when there is none.\n"
        "\n"
-       "While another command has the sandbox, or another process makes it, exec waits on this\n"
-       "machine's own box, without limit, and on any other box says who has it and exits with 75;\n"
-       "with CI=true it waits there for up to 30 minutes. --wait, --no-wait and SANDBOX_LOCK_WAIT\n"
+       "While another command has the sandbox, or another process makes it, exec waits on this "
+       "machine's own box, without limit, and on any other box says who has it and exits with 75; "
+       "with CI=true it waits there for up to 30 minutes. --wait, --no-wait and SANDBOX_LOCK_WAIT "
        "change that.\n"
        "\n"
        "The exit status is the command's, or\n"

@@ -173,7 +173,8 @@ std::vector<ReportLine> describe_outcome(const CycleOutcome& outcome) {
       lines.push_back("sandbox: what was stashed in the sandbox is here as " + name +
                       ": `git stash apply " + name + "`");
     } else if (commit.starts_with("refs/sandbox/drift/")) {
-      lines.push_back("sandbox: what the sandbox had changed by itself is here as " + name);
+      lines.push_back("sandbox: what the sandbox had changed by itself is here as " + name +
+                      ": `git show --stat " + name + "`");
     } else if (commit.starts_with("refs/sandbox/tags/")) {
       lines.push_back("sandbox: a tag made in the sandbox is here as " + name);
     } else {
