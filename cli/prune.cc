@@ -120,9 +120,11 @@ void Prune::sort(Pruned pruned, bool named) {
       }
       break;
     case Removal::Outcome::unpulled:
-      context_.output.warn("kept " + name_of(pruned.sandbox) + ": " + pruned.removal.why +
-                           "; `sandbox pull --id " + pruned.sandbox.id +
-                           "` brings it back, --discard removes it all the same");
+      context_.output.warn(
+          "kept " + name_of(pruned.sandbox) + ": " + pruned.removal.why + "; `sandbox pull --id " +
+          pruned.sandbox.id +
+          "` brings it back, and what no command of yours changed `sandbox push` in its "
+          "project; --discard removes it all the same");
       kept.push_back(std::move(pruned));
       break;
     case Removal::Outcome::failed:

@@ -51,9 +51,11 @@ os::awaitable<Removal> remove_if_idle(Context& context, SessionClient& client, s
 }
 
 UserError unpulled_error(const std::string& id, const std::string& lost) {
-  return UserError("sync", "the sandbox " + id + " was kept: " + wire::printable(lost, 1000),
-                   "`sandbox pull --id " + id +
-                       "` brings it back; with --discard the sandbox is ended all the same.");
+  return UserError(
+      "sync", "the sandbox " + id + " was kept: " + wire::printable(lost, 1000),
+      "`sandbox pull --id " + id +
+          "` brings it back, and what no command of yours changed `sandbox push` in its "
+          "project; with --discard the sandbox is ended all the same.");
 }
 
 os::awaitable<void> forget_sandbox(Context& context, const Entry& known) {

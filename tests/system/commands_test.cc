@@ -59,6 +59,25 @@ TEST_CASE("help goes to stdout, misuse to stderr with 2") {
   CHECK(json(machine.run({"version", "--json"})).at("Protocol") == 1);
 }
 
+TEST_CASE("what came into a sandbox by itself keeps it, and comes here as the refusal says") {
+  if (std::system("command -v ssh > /dev/null") != 0) return;
+  Machine machine;
+  machine.make_repository();
+  machine.exec("true");
+  write_text(machine.root() / "ssh_config", machine.run({"ssh-config", "--host", "here"}).out);
+  CHECK(machine
+            .run_program({"ssh", "-F", (machine.root() / "ssh_config").string(), "-o",
+                          "BatchMode=yes", "here", "echo precious > made-there"})
+            .status == 0);
+  auto kept = machine.run({"stop"});
+  CHECK(kept.status == 255);
+  CHECK(kept.err.find("made-there") != std::string::npos);
+  CHECK(kept.err.find("`sandbox push` in its project") != std::string::npos);
+  CHECK(machine.run({"push"}).status == 0);
+  CHECK(test::file_text(machine.project() / "made-there") == "precious\n");
+  CHECK(machine.run({"stop"}).status == 0);
+}
+
 TEST_CASE("a home directory that is no repository is not taken for a project") {
   Machine machine;
   machine.make_repository();
