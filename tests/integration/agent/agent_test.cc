@@ -73,6 +73,7 @@ void outlast_an_idle_one(AgentWorld& world) {
   settings.serve.idle_exit = std::chrono::seconds(1);
   agent::Agent idle(world.loop.executor(), settings);
   CHECK(world.loop.run(idle.run()));
+  world.loop.settle();  // what it had under way ends before it goes
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ using namespace protocol::wire;
 namespace {
 
 // How much more an agent may have in memory, in KiB, however much goes through it.
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr std::uint64_t kMostMemory = 400'000;  // what was freed stays for a while
 #else
 constexpr std::uint64_t kMostMemory = 32'000;
