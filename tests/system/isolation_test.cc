@@ -382,6 +382,9 @@ TEST_CASE("a command gets no more memory than its limit") {
 }
 
 TEST_CASE("a sandbox that runs out of memory says so") {
+#if defined(__SANITIZE_ADDRESS__)
+  return;  // what limits a command is then too large for the limit itself
+#endif
   Machine machine;
   config(machine, "limits: {memory: 64M}\n");
   auto ended = machine.run({"exec", "--json", "--", "tail", "/dev/zero"});

@@ -91,7 +91,9 @@ TEST_CASE("a client that wakes up late is told, and cannot free the box of the n
   held.running.signal(SIGCONT);
   auto late = held.running.wait();
   CHECK(late.status == 255);
-  CHECK(has(late.err, "nothing was heard from this client for 2 s"));
+  // What the agent said last may be cut off by the end of the connection.
+  CHECK((has(late.err, "nothing was heard from this client for 2 s") ||
+         has(late.err, "lost the connection")));
   for (int i = 0; i < 3; ++i) {
     auto refused = carol.exec("true");
     CHECK(refused.status == 75);
