@@ -335,8 +335,6 @@ os::awaitable<Resolver::Replaced> Resolver::replace(
       *entry = *old;
       storage->save();
     }
-  }
-  if (in_use) {
     throw UserError(*in_use);
   }
   std::optional<std::vector<std::string>> always_a_new_one;
